@@ -1,0 +1,124 @@
+"""The one writer and reader of the folders that commands leave behind: whole, checksummed and versioned.
+
+A folder appears under its name only when everything in it is written: it grows in a hidden sibling and is renamed at
+the end, so an interrupted command leaves nothing that looks finished. Formats are Arrow IPC, Parquet, safetensors,
+JSON and YAML; nothing is ever unpickled.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cftrec.errors import InputError
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+_PACKAGES = ("cftrec", "torch", "transformers", "tokenizers", "polars", "numpy")
+
+
+def sha256(path: Path) -> str:
+    """Return the hexadecimal SHA-256 of one file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of the packages a result depends on."""
+    return {name: importlib.metadata.version(name) for name in _PACKAGES}
+
+
+def refuse_if_taken(path: Path) -> None:
+    """Raise `InputError` unless `path` is free: absent, or an empty folder."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"{path}: the output folder is not empty; name another one or remove it first")
+
+
+@contextmanager
+def new_folder(path: Path, kind: str, manifest: dict[str, Any]) -> Iterator[Path]:
+    """Write a folder as a whole: yields an empty staging folder that becomes `path` when the block ends well.
+
+    Args:
+        path: where the folder shall stand; must be free (`refuse_if_taken`).
+        kind: "dataset", "run" or "comparison"; `read_manifest` checks it.
+        manifest: filled by the block as it goes; written last, with the size and SHA-256 of every file.
+
+    Raises:
+        InputError: `path` is taken or its parent cannot be written.
+    """
+    refuse_if_taken(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be created ({error.strerror}); choose a folder you may write") from error
+    try:
+        yield staging
+        files = sorted(file for file in staging.rglob("*") if file.is_file())
+        checksums = {
+            str(file.relative_to(staging)): {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in files
+        }
+        head = {"kind": kind, "format_version": FORMAT_VERSION}
+        write_json(staging / MANIFEST, head | manifest | {"packages": package_versions(), "files": checksums})
+        staging.chmod(0o777 & ~_umask())  # mkdtemp makes private folders; this one is a result like any other
+        if path.exists():
+            path.rmdir()
+        staging.rename(path)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def read_manifest(path: Path, kind: str) -> dict[str, Any]:
+    """Return the manifest of a folder after checking its kind, version and that its files are whole by size.
+
+    Raises:
+        InputError: not such a folder, made by a later version, or a file is missing or cut.
+    """
+    maker = {"dataset": "cftrec prepare", "run": "cftrec train"}.get(kind, "cftrec")
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        found = manifest["kind"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a {kind} folder (no readable {MANIFEST}); make one with `{maker}`") from error
+    if found != kind:
+        raise InputError(f"{path}: this is a {found} folder, where a {kind} is needed; make one with `{maker}`")
+    if manifest["format_version"] > FORMAT_VERSION:
+        raise InputError(f"{path}: written in format {manifest['format_version']}, newer than this cftrec; update it")
+    for name, facts in manifest["files"].items():
+        file = path / name
+        if not file.is_file() or file.stat().st_size != facts["bytes"]:
+            raise InputError(f"{file}: missing or cut since it was written; make the {kind} again with `{maker}`")
+    return manifest
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write JSON in one step: the file is either the old one or the whole new one."""
+    staging = path.with_name(f".{path.name}.partial")
+    staging.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=_plain) + "\n", encoding="utf-8")
+    staging.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file; `InputError` names it where it is missing or broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error})") from error
+
+
+def _plain(value: Any) -> Any:
+    """Turn paths and numpy scalars into what JSON knows."""
+    return str(value) if isinstance(value, Path) else value.item()
