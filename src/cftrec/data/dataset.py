@@ -1,0 +1,138 @@
+"""The Dataset: a prepared log as integers, one table of items, and the manifest that says how it came about."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from cftrec.artefacts import new_folder, read_manifest
+from cftrec.errors import InputError
+
+SPLITS = ("train", "validation", "test")
+TRAIN, VALIDATION, TEST = range(3)
+
+_ITEMS, _USERS, _EVENTS = "items.arrow", "users.arrow", "events.arrow"
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A prepared log; events are user-major, oldest first.
+
+    The history of an event is all events of its user before it, whatever their split. A sample is an event position.
+
+    Attributes:
+        items: row number = item index; `item_id` str, `title` str, then the source's other columns as str.
+        users: user ids, str; row number = user index.
+        offsets: int64 [U + 1]; the events of user u are `offsets[u]:offsets[u + 1]`, at least one.
+        events: int32 [E], item index.
+        split: uint8 [E], index into `SPLITS`.
+        timestamps: int64 [E] in the source's unit (seconds where it is a public one), or None.
+        manifest: source, options, counts of each step, split rule and boundaries.
+    """
+
+    items: pl.DataFrame
+    users: pl.Series
+    offsets: npt.NDArray[np.int64]
+    events: npt.NDArray[np.int32]
+    split: npt.NDArray[np.uint8]
+    timestamps: npt.NDArray[np.int64] | None
+    manifest: dict[str, Any]
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Open a dataset folder; its arrays are read-only views of the files.
+
+        Raises:
+            InputError: no dataset folder, or its files do not belong together.
+        """
+        folder = Path(path)
+        manifest = read_manifest(folder, "dataset")
+        items, users, events = (_read(folder / name) for name in (_ITEMS, _USERS, _EVENTS))
+        try:
+            counts = users.get_column("events").to_numpy()
+            dataset = cls(
+                items=items,
+                users=users.get_column("user_id"),
+                offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+                events=events.get_column("item").to_numpy(),
+                split=events.get_column("split").to_numpy(),
+                timestamps=events.get_column("timestamp").to_numpy() if "timestamp" in events.columns else None,
+                manifest=manifest,
+            )
+        except pl.exceptions.ColumnNotFoundError as error:
+            raise InputError(f"{folder}: a column is missing; make the dataset again with `cftrec prepare`") from error
+        if not dataset._is_sound():
+            raise InputError(f"{folder}: its files do not agree; make the dataset again with `cftrec prepare`")
+        return dataset
+
+    def save(self, path: str | Path) -> None:
+        """Write the dataset as a folder, whole or not at all; equal datasets give equal Arrow files.
+
+        Raises:
+            InputError: the folder is not empty or cannot be written.
+        """
+        events = {"item": self.events, "split": self.split}
+        if self.timestamps is not None:
+            events["timestamp"] = self.timestamps
+        users = pl.DataFrame([self.users.alias("user_id"), pl.Series("events", np.diff(self.offsets))])
+        with new_folder(Path(path), "dataset", self.manifest) as folder:
+            _write(self.items, folder / _ITEMS)
+            _write(users, folder / _USERS)
+            _write(pl.DataFrame(events), folder / _EVENTS)
+
+    def user_of(self, positions: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        """Return the user index of each event position."""
+        return np.searchsorted(self.offsets, np.asarray(positions), side="right") - 1
+
+    def targets(self, split: str) -> npt.NDArray[np.int64]:
+        """Return the event positions that are targets of a split, ascending.
+
+        Those of "train" have at least one event before them; those of "validation" and "test" are all events of the
+        split, and under the time split their history may be empty.
+
+        Raises:
+            InputError: no such split.
+        """
+        if split not in SPLITS:
+            raise InputError(f"unknown split '{split}'; known are {', '.join(SPLITS)}")
+        chosen = self.split == SPLITS.index(split)
+        if split == "train":
+            chosen[self.offsets[:-1]] = False
+        return np.flatnonzero(chosen)
+
+    def history(self, position: int, limit: int | None = None) -> npt.NDArray[np.int32]:
+        """Return the items of the user's events strictly before `position`, oldest first, the newest `limit` of them.
+
+        The array is a view of `events`.
+        """
+        start = int(self.offsets[self.user_of(position)])
+        return self.events[start if limit is None else max(start, position - limit) : position]
+
+    def item_counts(self) -> npt.NDArray[np.int64]:
+        """Return the number of training events of each item, int64 [I]."""
+        return np.bincount(self.events[self.split == TRAIN], minlength=self.items.height).astype(np.int64)
+
+    def _is_sound(self) -> bool:
+        """Say whether tables and arrays fit each other in type, length and range."""
+        typed = self.events.dtype == np.int32 and self.split.dtype == np.uint8
+        timed = self.timestamps is None or self.timestamps.dtype == np.int64
+        if not (typed and timed and self.items.columns[:2] == ["item_id", "title"] and len(self.events)):
+            return False
+        in_range = self.events.min() >= 0 and self.events.max() < self.items.height and self.split.max() <= TEST
+        return bool(in_range and np.diff(self.offsets).min() > 0 and self.offsets[-1] == len(self.events))
+
+
+def _read(path: Path) -> pl.DataFrame:
+    try:
+        return pl.read_ipc(path).rechunk()
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise InputError(f"{path}: not a readable Arrow file; make the dataset again with `cftrec prepare`") from error
+
+
+def _write(frame: pl.DataFrame, path: Path) -> None:
+    """Write an Arrow IPC file that any Arrow reader knows: one record batch, plain strings, not compressed."""
+    # Plain strings, unlike string views, hold the values alone, so that equal tables give equal bytes.
+    frame.rechunk().write_ipc(path, compression="uncompressed", compat_level=pl.CompatLevel.oldest())

@@ -1,0 +1,107 @@
+"""MovieLens as GroupLens publishes it: the folders of 100K, of 1M or 10M, and of the later releases.
+
+Titles come with their year, as "Star Wars (1977)", and stay as they are. Every rating is an event, whatever its stars.
+"""
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+
+from cftrec.data.sources.log import Log, SourceOptions, all_rows, event_frame, item_frame, make_log
+from cftrec.data.sources.recbole import read_folder
+from cftrec.data.sources.sheet import Sheet, files_in, listed, read_text
+from cftrec.errors import InputError
+
+INSTALLED = "installed"
+_RATINGS = ("user", "item", "rating", "timestamp")
+# The genre flags of u.item, in the order of the data set's u.genre.
+_GENRES = (
+    "unknown",
+    "Action",
+    "Adventure",
+    "Animation",
+    "Children's",
+    "Comedy",
+    "Crime",
+    "Documentary",
+    "Drama",
+    "Fantasy",
+    "Film-Noir",
+    "Horror",
+    "Musical",
+    "Mystery",
+    "Romance",
+    "Sci-Fi",
+    "Thriller",
+    "War",
+    "Western",
+)
+
+
+def read(source: str | Path, options: SourceOptions) -> Log:
+    """Read a MovieLens folder, recognised by its files, or MovieLens-100K where `installed` is asked for.
+
+    `installed` is the copy that the package recbole carries; the package is found, never imported.
+
+    Raises:
+        InputError: no such folder, files of no known release, a row that cannot be read, or recbole is not installed.
+    """
+    options.refuse_others("movielens")
+    if str(source) == INSTALLED:
+        return _read_installed()
+    folder = Path(source)
+    found = files_in(folder)
+    if "u.data" in found:
+        ratings = read_text(folder / "u.data", "\t", columns=_RATINGS)
+        movies = read_text(folder / "u.item", "|", columns=_movie_columns(), latin=True)
+        movies = replace(movies, frame=_with_genres(movies.frame))
+    elif "ratings.dat" in found:
+        ratings = read_text(folder / "ratings.dat", "::", columns=_RATINGS)
+        movies = read_text(folder / "movies.dat", "::", columns=("item", "title", "genres"), latin=True)
+    elif "ratings.csv" in found:
+        ratings = _renamed(read_text(folder / "ratings.csv", ",", quotes=True))
+        movies = _renamed(read_text(folder / "movies.csv", ",", quotes=True))
+    else:
+        raise InputError(
+            f"{folder}: no MovieLens folder, which holds u.data, ratings.dat or ratings.csv; it holds {listed(found)}"
+        )
+    events = event_frame(ratings.ids("user"), ratings.ids("item"), ratings.times("timestamp"))
+    others = movies.texts([column for column in movies.frame.columns if column not in ("item", "title")])
+    items = item_frame(movies.ids("item"), movies.column("title"), others)
+    columns = {"user": "user", "item": "item", "timestamp": "timestamp", "title": "title"}
+    sheets, rows = [ratings, movies], all_rows(events.height)
+    return make_log(folder.resolve().name, "movielens", sheets, events, items, rows=rows, columns=columns)
+
+
+def _read_installed() -> Log:
+    package = importlib.util.find_spec("recbole")
+    if package is None or not package.submodule_search_locations:
+        raise InputError(
+            "source installed: MovieLens-100K comes with the package recbole, which is not installed; "
+            "run `pip install --no-deps recbole==1.2.1` or name a MovieLens folder"
+        )
+    folder = Path(package.submodule_search_locations[0], "dataset_example", "ml-100k")
+    log = read_folder(folder, "ml-100k", SourceOptions())
+    return replace(log, facts=log.facts | {"format": "movielens", "package": "recbole"})
+
+
+def _movie_columns() -> tuple[str, ...]:
+    return ("item", "title", "release_date", "video_release_date", "imdb_url", *_GENRES)
+
+
+def _with_genres(frame: pl.DataFrame) -> pl.DataFrame:
+    """Replace the nineteen flags by one column as the later releases have it, as "Action|Comedy"."""
+    named = [pl.when(pl.col(genre) == "1").then(pl.lit(genre)) for genre in _GENRES]
+    genres = pl.concat_str(named, separator="|", ignore_nulls=True).alias("genres")
+    return frame.select("item", "title", "release_date", genres)
+
+
+def _renamed(sheet: Sheet) -> Sheet:
+    """Give a file of the later releases our names, after checking that its own are there."""
+    ours = {"userId": "user", "movieId": "item", "timestamp": "timestamp", "title": "title"}
+    due = ("userId", "movieId", "timestamp") if sheet.path.name == "ratings.csv" else ("movieId", "title")
+    for column in due:
+        sheet.column(column)
+    return replace(sheet, frame=sheet.frame.rename({column: ours[column] for column in due}))

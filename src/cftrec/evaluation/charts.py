@@ -1,0 +1,156 @@
+"""The report's plots as inline SVG whose colours are the page's own variables, so that they follow light and dark."""
+
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+import polars as pl
+from markupsafe import Markup, escape
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+# Matplotlib wants real colours; each stands for a variable of the page and is replaced in the SVG.
+_INK, _MUTED, _RULE, _FIRST, _SECOND = "#010101", "#020202", "#030303", "#040404", "#050505"
+_VARIABLES = {
+    _INK: "var(--ink)",
+    _MUTED: "var(--muted)",
+    _RULE: "var(--rule)",
+    _FIRST: "var(--first)",
+    _SECOND: "var(--second)",
+}
+_WIDE, _NARROW = 4.6, 4.2  # inches of 72 units: drawn for a phone's width; a wide page shows two or three side by side
+_STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 12,
+    "text.parse_math": False,  # a model's name may hold a dollar sign
+    "text.color": _INK,
+    "axes.labelcolor": _MUTED,
+    "axes.edgecolor": _RULE,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.unicode_minus": True,
+    "xtick.color": _MUTED,
+    "ytick.color": _MUTED,
+    "grid.color": _RULE,
+    "grid.linewidth": 0.8,
+}
+
+
+def dots(rows: Sequence[Mapping[str, Any]], metric: str) -> Markup:
+    """Draw one metric of each model as a dot with its 95 % interval."""
+    names = [_short(row["model"]) for row in rows]
+    means = np.array([row[metric] for row in rows])
+    low, high = np.array([row[f"{metric}_ci"] for row in rows]).T
+    place = np.arange(len(rows))[::-1]
+    best = means == means.max()
+
+    def draw(axes: Axes) -> None:
+        for chosen, colour in ((~best, _MUTED), (best, _FIRST)):
+            axes.hlines(place[chosen], low[chosen], high[chosen], color=colour, linewidth=2.5)
+            axes.plot(means[chosen], place[chosen], "o", color=colour, markersize=9)
+        for y, mean in zip(place, means, strict=True):
+            axes.annotate(f"{mean:.4f}", (mean, y), xytext=(0, 9), textcoords="offset points", ha="center")
+        axes.set_yticks(place, names)
+        axes.tick_params(axis="y", length=0, labelcolor=_INK)
+        axes.set_ylim(-0.6, len(rows) - 0.3)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.grid(axis="x")
+
+    told = "; ".join(
+        f"{row['model']} {row[metric]:.4f}, interval {row[f'{metric}_ci'][0]:.4f} to {row[f'{metric}_ci'][1]:.4f}"
+        for row in rows
+    )
+    return _svg(f"{metric} of each model with its 95 % interval: {told}.", (_WIDE, 0.5 + 0.5 * len(rows)), draw)
+
+
+def log_probabilities(name: str, positions: pl.DataFrame, floor: float) -> Markup:
+    """Draw a model's mean log p by token position, with history (solid) and without (dashed).
+
+    Args:
+        name: of the model, for the text alternative.
+        positions: rows to draw, see `effects.by_position`.
+        floor: lower end of the axis in nats, common to all models.
+    """
+    position, known, unknown = (positions[column].to_numpy() for column in positions.columns[:3])
+
+    def draw(axes: Axes) -> None:
+        axes.plot(position, known, "o-", color=_FIRST, linewidth=2, markersize=5)
+        axes.plot(position, unknown, "s--", color=_SECOND, linewidth=2, markersize=4.5)
+        axes.set_ylim(floor * 1.06, -floor * 0.02)
+        axes.set_xticks(position[:: 1 + len(position) // 10])
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.grid(axis="y")
+        axes.set_xlabel("token of the true next title")
+        axes.set_ylabel("mean log p (nats)")
+
+    told = f"from {known[0]:.2f} with history and {unknown[0]:.2f} without at the first token"
+    told += f" to {known[-1]:.2f} and {unknown[-1]:.2f} at token {position[-1]}"
+    return _svg(f"{name}: mean log p of the true next title by token, {told}.", (_WIDE, 2.8), draw)
+
+
+def popularity(name: str, recommended: Sequence[float], histories: Sequence[float], ceiling: float) -> Markup:
+    """Draw the share of a model's recommendations in each popularity group (bars) against the histories' (lines).
+
+    Args:
+        name: of the model, for the text alternative.
+        recommended: [groups] shares of the model's recommendations.
+        histories: [groups] shares of the histories.
+        ceiling: upper end of the axis, a share common to all models.
+    """
+    place = np.arange(1, len(recommended) + 1)
+
+    def draw(axes: Axes) -> None:
+        axes.bar(place, recommended, width=0.62, color=_FIRST)
+        axes.hlines(histories, place - 0.42, place + 0.42, color=_SECOND, linewidth=3)
+        axes.set_ylim(0, min(1.0, ceiling * 1.08) + 0.02)
+        axes.set_xticks(place, ["1\nmost popular", *(str(n) for n in place[1:-1]), f"{place[-1]}\nrarest"])
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:.0%}"))
+        axes.tick_params(axis="x", length=0)
+        axes.grid(axis="y")
+        axes.set_axisbelow(True)
+
+    told = ", ".join(f"{mine:.0%} ({past:.0%})" for mine, past in zip(recommended, histories, strict=True))
+    return _svg(
+        f"{name}: share of recommendations (and of histories) from popular to rare: {told}.", (_NARROW, 2.5), draw
+    )
+
+
+def _short(name: str, limit: int = 22) -> str:
+    return name if len(name) <= limit else name[: limit - 1] + "…"
+
+
+def _svg(alternative: str, size: tuple[float, float], draw: Callable[[Axes], None]) -> Markup:
+    """Return a figure of `size` inches, drawn by `draw(axes)`, as an SVG element with a text alternative."""
+    style: Any = {**_STYLE, "svg.hashsalt": alternative}
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasSVG(figure)
+        figure.patch.set_visible(False)
+        axes = figure.add_subplot()
+        axes.patch.set_visible(False)
+        draw(axes)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return Markup(_inline(buffer.getvalue(), alternative))  # matplotlib escapes every text it draws
+
+
+def _inline(svg: str, alternative: str) -> str:
+    """Make a stand-alone SVG file an element of a page: no prologue, no fixed size, no repeated ids."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
+    used = set(re.findall(r"#([A-Za-z][\w.-]*)", svg))
+    svg = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", svg)
+    box = re.search(r'viewBox="[^"]*"', svg)
+    opening = f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" {box[0] if box else ""} role="img" '
+    svg = re.sub(r"<svg[^>]*>", lambda _: opening + f'aria-label="{escape(alternative)}">', svg, count=1)
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, variable)
+    return svg.strip()

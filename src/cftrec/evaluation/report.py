@@ -1,0 +1,215 @@
+"""Render a comparison as one self-contained HTML page."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from cftrec.artefacts import package_versions
+from cftrec.evaluation import charts
+from cftrec.evaluation.metrics import CUTOFFS, KINDS
+from cftrec.evaluation.runs import EvaluatedRun, Model
+from cftrec.evaluation.showcase import choose_users
+from cftrec.evaluation.significance import user_codes
+
+_MEANING = {
+    "HR": "Hit rate: share of targets in the first k",
+    "NDCG": "1 / log2(1 + rank) in the first k",
+    "MRR": "1 / rank in the first k",
+}
+_PLOTTED = ("NDCG@10", "HR@10")
+_SHOWN_ITEMS = 10  # of each list and of each history
+_COMMON = 0.05  # token positions that fewer targets reach (as a share of all measured) are left out of the plots
+
+
+def render_report(summary: Mapping[str, Any], models: Sequence[Model], runs: Sequence[EvaluatedRun]) -> str:
+    """Return the report's HTML.
+
+    Titles, ids, names and options are untrusted text and escaped. Nothing is fetched: plots are inline SVG.
+
+    Args:
+        summary: what summary.json holds.
+        models: the rows, in the order of the summary's.
+        runs: the RUNs among them.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "signed": _signed,
+        "percent": _percent,
+        "ordinal": _ordinal,
+        "thousands": _thousands,
+        "unbroken": _unbroken,
+    }
+    return environment.get_template("report.html.j2").render(
+        summary=summary,
+        names=[model.name for model in models],
+        metrics=list(_metric_groups(summary["rows"])),
+        dots=[(metric, charts.dots(summary["rows"], metric)) for metric in _PLOTTED],
+        pairs=_pairs(summary["tests"]),
+        effects=_effects(models),
+        popularity=_popularity(summary["popularity"]),
+        cases=list(_cases(models, runs)),
+        runs=[_provenance(run) for run in runs],
+        dataset=_dataset(summary),
+        dataset_facts=_flat(summary["dataset"] or {}),
+        versions=package_versions(),
+    )
+
+
+def _metric_groups(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the metrics table: for each kind of metric its rows, one cell a model, the best marked.
+
+    At 1 the kinds are equal, so only the first kind has this row.
+    """
+    for kind in KINDS:
+        lines = []
+        for cutoff in CUTOFFS if kind == KINDS[0] else CUTOFFS[1:]:
+            name = f"{kind}@{cutoff}"
+            best = max(row[name] for row in rows)
+            cells = [{"mean": row[name], "ci": row[f"{name}_ci"], "best": row[name] == best} for row in rows]
+            lines.append({"name": name, "cells": cells})
+        yield {"kind": kind, "meaning": _MEANING[kind], "lines": lines}
+
+
+def _pairs(tests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the tests pair by pair, the last models' first."""
+    pairs: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for test in tests:
+        pairs.setdefault((test["a"], test["b"]), []).append(test)
+    return [{"a": a, "b": b, "tests": pairs[a, b]} for a, b in reversed(pairs)]
+
+
+def _effects(models: Sequence[Model]) -> list[dict[str, Any]]:
+    """Return each model's log p by token position, as a plot and as a table; all plots share one axis."""
+    measured = {model.name: model.positions for model in models if model.positions is not None and len(model.positions)}
+    common = pl.col("count") >= _COMMON * pl.col("count").max()
+    shown = {name: table.filter(common) for name, table in measured.items()}
+    lowest = [table.select("with_history", "without_history").to_numpy().min() for table in shown.values()]
+    floor = float(min(lowest, default=-1.0))
+    return [
+        {"model": name, "plot": charts.log_probabilities(name, table, floor), "table": table.to_dicts()}
+        for name, table in shown.items()
+    ]
+
+
+def _popularity(shares: Mapping[str, Any]) -> dict[str, Any]:
+    ceiling = max(*shares["histories"], *(max(mine) for mine in shares["recommended"].values()))
+    plots: list[tuple[str, Markup]] = [
+        (name, charts.popularity(name, mine, shares["histories"], ceiling))
+        for name, mine in shares["recommended"].items()
+    ]
+    return {**shares, "plots": plots}
+
+
+def _cases(models: Sequence[Model], runs: Sequence[EvaluatedRun]) -> Iterator[dict[str, Any]]:
+    """Yield what the report shows of each chosen user: history, true next title, all lists."""
+    ranks = runs[0].ranks
+    titles = {item_id: title for run in reversed(runs) for item_id, title in run.titles.items()}
+    for row in choose_users(ranks["history_length"].to_numpy(), user_codes(ranks["user"].to_numpy()), _found(models)):
+        case = ranks.row(int(row), named=True)
+        history = case["history"][-_SHOWN_ITEMS:]
+        yield {
+            "user": case["user"],
+            "length": case["history_length"],
+            "earlier": case["history_length"] - len(history),
+            "history": [titles.get(item, item) for item in history],
+            "target": titles.get(case["target"], case["target"]),
+            "lists": [_list(model, int(row), case["target"], titles) for model in models],
+            "finders": [model.name for model in models if 1 <= model.ranks[row] <= _SHOWN_ITEMS],
+        }
+
+
+def _found(models: Sequence[Model]) -> NDArray[np.bool_]:
+    """Return for each target whether a RUN has it in its first ten."""
+    judged = [model for model in models if model.positions is not None]
+    return np.any([(model.ranks >= 1) & (model.ranks <= _SHOWN_ITEMS) for model in judged], axis=0)
+
+
+def _list(model: Model, row: int, target: str, titles: Mapping[str, str]) -> dict[str, Any]:
+    items = model.items[row][:_SHOWN_ITEMS]
+    return {
+        "model": model.name,
+        "rank": int(model.ranks[row]),
+        "length": len(model.items[row]),
+        "items": [{"title": titles.get(item, item), "hit": item == target} for item in items],
+    }
+
+
+def _provenance(run: EvaluatedRun) -> dict[str, Any]:
+    """Return where a row comes from: training facts, as far as the manifest has them, and the whole config."""
+    config = run.manifest.get("config", {})
+    seconds = _find(run.manifest, "seconds")
+    return {
+        "name": run.name,
+        "base": _find(config, "model"),
+        "steps": _find(run.manifest, "steps"),
+        "minutes": None if seconds is None else float(seconds) / 60,
+        "seed": _find(config, "seed"),
+        "exact": run.evaluation.get("exact_share"),
+        "evaluation_seconds": run.evaluation.get("seconds"),
+        "config": json.dumps(config, indent=2, ensure_ascii=False, default=str),
+        "versions": run.manifest.get("packages", {}),
+    }
+
+
+def _find(facts: Any, key: str) -> Any:
+    """Return the value of a key at the top of a nested mapping, or of the first section that has it; None if none."""
+    if not isinstance(facts, Mapping):
+        return None
+    if key in facts and not isinstance(facts[key], Mapping):
+        return facts[key]
+    return next((found for part in facts.values() if (found := _find(part, key)) is not None), None)
+
+
+def _dataset(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the data set's name, sizes and split rule, None where they are not known."""
+    facts = summary["dataset"] or {}
+    return {key: facts.get(key) for key in ("name", "users", "items", "events")} | {"rule": _find(facts, "rule")}
+
+
+def _flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return nested facts as one level of text, "split rule" for {"split": {"rule": ...}}."""
+    flat: dict[str, str] = {}
+    for key, value in facts.items():
+        name = f"{prefix}{key}".replace("_", " ")
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{name} ")
+        elif isinstance(value, list):
+            flat |= _flat({str(number): part for number, part in enumerate(value, start=1)}, f"{name} ")
+        else:
+            flat[name] = f"{value:,}" if isinstance(value, int) else str(value)
+    return flat
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.4f}".replace("-", "−")
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}"
+
+
+def _unbroken(text: str) -> str:
+    """Keep a number and its sign on one line."""
+    return text.replace("p = ", "p\u00a0=\u00a0").replace(" %", "\u00a0%")
+
+
+def _thousands(value: int) -> str:
+    return f"{value:,}"
+
+
+def _ordinal(number: int) -> str:
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number:,}{ending}"

