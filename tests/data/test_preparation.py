@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from conftest import TITLES
+from hand_written import TITLES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,9 +18,12 @@ from cftrec.data import SPLITS, Dataset, PrepareOptions, prepare
 from cftrec.errors import InputError
 
 Event = tuple[str, str, int]
-EVENTS = st.lists(
+ANY_EVENTS = st.lists(
     st.tuples(st.sampled_from("uvwxyz"), st.sampled_from("abcdefg"), st.integers(0, 12)), min_size=1, max_size=60
 )
+# Events that most options leave something of: a few users who share items, whatever else is drawn.
+SHARED = [(user, item, 3 * place) for user in "uvw" for place, item in enumerate("abdba")]
+EVENTS = ANY_EVENTS.flatmap(lambda events: st.permutations(SHARED + events))
 TITLE = {"a": "A", "b": "B", "c": "A", "d": "D", "e": "", "f": "F [f]", "g": "G"}
 OPTIONS = st.fixed_dictionaries(
     {
@@ -86,7 +89,7 @@ def test_every_step_accounts_for_all_it_drops(events: list[Event], options: dict
 
 
 @settings(max_examples=60, deadline=None)
-@given(EVENTS, st.integers(0, 4), st.integers(0, 4))
+@given(ANY_EVENTS | EVENTS, st.integers(0, 6), st.integers(0, 6))
 def test_core_equals_the_naive_loop(events: list[Event], min_user: int, min_item: int) -> None:
     titles = {item: item for item in "abcdefg"}
     left = list(events)
@@ -117,6 +120,13 @@ def test_core_that_leaves_nothing_names_the_options() -> None:
         prepared([("u", "a", 1), ("u", "b", 2), ("u", "d", 3)], min_user_events=9)
 
 
+def test_users_who_lose_all_their_events_go_whatever_the_options() -> None:
+    events = [("lost", "e", 0), *(("u", item, 0) for item in "abd")]
+    dataset = prepared(events, timed=False, max_untitled=0.5, min_user_events=0)
+    assert dataset.users.to_list() == ["u"]
+    assert dataset.manifest["steps"][-1]["users"] == {"in": 2, "kept": 1, "dropped": {"below_min_user_events": 1}}
+
+
 # titles
 
 
@@ -130,7 +140,7 @@ def test_untitled_items_are_dropped_and_counted_up_to_the_share() -> None:
     assert step["events"]["dropped"] == {"of_untitled_items": 2} and step["untitled_items_in_log"] == 2
     with pytest.raises(InputError, match=r"option max_untitled: 2 of the log's 10 items .* item 'i'\), over .* 0.19;"):
         prepared(events, timed=False, titles=titles, max_untitled=0.19)
-    with pytest.raises(InputError, match="1 of the log's 1 items"):
+    with pytest.raises(InputError, match="no item of the log has a title; check that its item ids"):
         prepared([("u", "x", 0)], timed=False, titles=titles, max_untitled=1.0)
 
 
@@ -155,7 +165,8 @@ def test_same_titles_are_distinguished_by_their_ids() -> None:
 def test_titles_are_cleaned_before_they_are_compared_and_joined_with_years(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("user_id,item_id\nu,a\nu,b\nu,c\nu,d\n")
     (tmp_path / "items.csv").write_text(
-        "item_id,title,year,brand\na,Ys &amp;amp; I,1987,N\u00a0&amp; C\nb,Ys  & I (1987),,\nc,Ys & I,1988,\nd,&nbsp;,1990,\n"
+        "item_id,title,year,brand\na,Ys &amp;amp; I,1987,N\u00a0&amp; C\nb,Ys  & I (1987),,\n"
+        "c,Ys & I,1988,\nd,&nbsp;,1990,\n"
     )
     options = PrepareOptions(items=str(tmp_path / "items.csv"), max_untitled=0.5)
     dataset = prepare(tmp_path / "log.csv", "table", options)
@@ -226,12 +237,12 @@ def test_equal_rows_are_kept_and_counted() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(EVENTS, st.sampled_from(["leave-one-out", "time"]), st.integers(0, 3))
+@given(ANY_EVENTS | EVENTS, st.sampled_from(["leave-one-out", "time"]), st.integers(0, 3))
 def test_no_target_knows_its_future(events: list[Event], split: str, seed: int) -> None:
     try:
         dataset = prepared(events, split=split, seed=seed, max_untitled=1.0)
     except InputError as error:
-        assert "option split" in str(error) or "have no title" in str(error)
+        assert "option split" in str(error) or "has a title" in str(error)
         return
     times = dataset.timestamps
     assert times is not None

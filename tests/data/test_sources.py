@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from conftest import INTER, ITEM, SEQUENCES, TITLES
+from hand_written import INTER, ITEM, SEQUENCES, TITLES
 
 from cftrec.data.sources import SOURCES, Log, SourceOptions, read_source
 from cftrec.errors import InputError
@@ -255,6 +255,12 @@ def test_table_with_a_file_of_items(tmp_path: Path) -> None:
     log = read_source(tmp_path / "log.csv", "table", options)
     assert [row[:2] for row in rows(log)] == [("u", "007"), ("u", "8"), ('a "q", b', "7")]
     assert log.items.rows() == [("007", "Bond", "a, b", "3.0"), ("8", None, None, "2.5")]
+
+
+def test_titles_in_the_log_are_the_first_that_is_not_empty(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user_id,item_id,title\nu,a,\nu,b, \nv,a,First\nv,b,\nw,a,Second\n")
+    log = read_source(tmp_path / "log.csv", "table", PLAIN)
+    assert log.items.select("item_id", pl.col("title").fill_null("")).rows() == [("a", "First"), ("b", "")]
 
 
 def test_table_takes_dates_and_whole_floats(tmp_path: Path) -> None:

@@ -31,7 +31,10 @@ def test_white_space_is_single_and_control_characters_go() -> None:
 
 
 def test_nulls_and_order_stay() -> None:
-    assert clean(pl.Series(["b ", None, "", "a&lt;"])).to_list() == ["b", None, "", "a<"]
+    given_texts = ["b ", None, "", "a&lt;"]
+    texts = pl.Series(given_texts)
+    assert clean(texts).to_list() == ["b", None, "", "a<"]
+    assert texts.to_list() == given_texts  # the argument is not written into
 
 
 @given(st.lists(st.text(max_size=6) | PIECES, max_size=12).map("".join))

@@ -179,11 +179,13 @@ def _drop_untitled(tables: _Tables, options: PrepareOptions) -> _Outcome:
     taken = np.bincount(tables.item, minlength=len(titled)) > 0
     missing = taken & ~titled
     share = missing.sum() / taken.sum()
-    if share > options.max_untitled or not titled[taken].any():
+    if share == 1:
+        raise InputError("no item of the log has a title; check that its item ids are those of the item table")
+    if share > options.max_untitled:
         example = quoted(tables.items["item_id"][int(missing.argmax())])
         raise InputError(
             f"option max_untitled: {missing.sum()} of the log's {taken.sum()} items have no title (such as item "
-            f"{example}), over the share {options.max_untitled:g}; mend the titles or raise the option"
+            f"{example}), over the share {options.max_untitled:g}; mend the titles or item ids, or raise the option"
         )
     kept = titled[tables.item]
     dropped = {"items": {"untitled": int((~titled).sum())}, "events": {"of_untitled_items": int((~kept).sum())}}
@@ -225,8 +227,8 @@ def _order(tables: _Tables, options: PrepareOptions) -> _Outcome:
 
 def _tied(user: _Ints, times: _Ints) -> _Bools:
     """Return which of sorted events share user and timestamp with a neighbour."""
-    same = (user[1:] == user[:-1]) & (times[1:] == times[:-1])
-    return np.append(same, False) | np.insert(same, 0, False)
+    previous = _repeats_previous(user, times)
+    return previous | np.append(previous[1:], False)
 
 
 def _drop_repeats(tables: _Tables, options: PrepareOptions) -> _Outcome:
@@ -234,7 +236,7 @@ def _drop_repeats(tables: _Tables, options: PrepareOptions) -> _Outcome:
     if options.repeats == "first":
         kept = ~_seen_before(tables)
     elif options.repeats == "drop-consecutive":
-        kept = ~_follows_itself(tables.user, tables.item)
+        kept = ~_repeats_previous(tables.user, tables.item)
     else:
         kept = np.ones(len(tables.user), bool)
     return tables.kept(kept), {"events": {"repeats": int((~kept).sum())}}, {}
@@ -248,8 +250,11 @@ def _seen_before(tables: _Tables) -> _Bools:
     return seen
 
 
-def _follows_itself(user: _Ints, item: _Ints) -> _Bools:
-    return np.insert((user[1:] == user[:-1]) & (item[1:] == item[:-1]), 0, False)
+def _repeats_previous(user: _Ints, value: _Ints) -> _Bools:
+    """Return which of sorted events have the user and value of the event before."""
+    follows = np.zeros(len(user), bool)
+    follows[1:] = (user[1:] == user[:-1]) & (value[1:] == value[:-1])
+    return follows
 
 
 def _drop_rare(tables: _Tables, options: PrepareOptions) -> _Outcome:
@@ -274,7 +279,7 @@ def _drop_rare(tables: _Tables, options: PrepareOptions) -> _Outcome:
         items &= np.bincount(tables.item[left], minlength=len(items)) >= options.min_item_events
         keep(items[tables.item[left]], "of_dropped_items")
         if options.repeats == "drop-consecutive":
-            keep(~_follows_itself(tables.user[left], tables.item[left]), "repeats_brought_together")
+            keep(~_repeats_previous(tables.user[left], tables.item[left]), "repeats_brought_together")
     if not len(left):
         raise InputError(
             f"options min_user_events {options.min_user_events} and min_item_events {options.min_item_events}: "
@@ -347,8 +352,7 @@ def _leakage(
     }
     times = tables.timestamps
     if times is not None:
-        with_previous = np.insert((np.diff(tables.user) == 0) & (np.diff(times) == 0), 0, False)
-        facts["targets_tied_with_the_event_before"] = by_part(with_previous)
+        facts["targets_tied_with_the_event_before"] = by_part(_repeats_previous(tables.user, times))
         later = times[split == TRAIN] > times[split == TEST].min()
         facts["train_events_later_than_the_first_test_event"] = int(later.sum())
     return facts

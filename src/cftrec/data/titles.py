@@ -30,7 +30,7 @@ def _clean_once(texts: pl.Series) -> pl.Series:
     escaped = texts.str.contains("&", literal=True).fill_null(False).arg_true()
     if len(escaped):
         plain = [_ENTITY.sub(_unescape, text) for text in texts.gather(escaped)]
-        texts = texts.scatter(escaped, plain)
+        texts = texts.clone().scatter(escaped, plain)  # a clone, for scatter writes in place
     return texts.str.replace_all(_INVISIBLE, "").str.replace_all(r"\s+", " ").str.strip_chars()
 
 

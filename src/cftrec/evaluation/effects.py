@@ -53,8 +53,8 @@ def by_position(
 def popularity_groups(counts: ArrayLike, groups: int = GROUPS) -> NDArray[np.int8]:
     """Cut the items into groups of equal training mass, 0 = the few most frequent items.
 
-    An item belongs to the group that holds the middle of its share, so the groups' masses are equal up to one item's
-    share; items without a training event are in the last group.
+    An item belongs to the group in which its share begins, so the groups' masses are equal up to one item's share;
+    items without a training event are in the last group.
 
     Args:
         counts: int [I] training events of each item.
@@ -63,12 +63,12 @@ def popularity_groups(counts: ArrayLike, groups: int = GROUPS) -> NDArray[np.int
     Returns:
         int8 [I], 0 .. groups - 1.
     """
-    count = np.asarray(counts, dtype=np.float64)
+    count = np.asarray(counts, dtype=np.int64)
     order = np.argsort(-count, kind="stable")
-    middle = np.cumsum(count[order]) - count[order] / 2
+    begin = np.cumsum(count[order]) - count[order]
     group = np.full(count.size, groups - 1, dtype=np.int8)
-    inside = count[order] > 0
-    group[order[inside]] = np.minimum(groups - 1, np.floor(groups * middle[inside] / max(1.0, count.sum())))
+    taken = count[order] > 0
+    group[order[taken]] = groups * begin[taken] // max(1, int(count.sum()))
     return group
 
 

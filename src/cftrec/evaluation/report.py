@@ -17,6 +17,7 @@ from cftrec.evaluation.metrics import CUTOFFS, KINDS
 from cftrec.evaluation.runs import EvaluatedRun, Model
 from cftrec.evaluation.showcase import choose_users
 from cftrec.evaluation.significance import user_codes
+from cftrec.evaluation.verdict import METRIC
 
 _MEANING = {
     "HR": "Hit rate: share of targets in the first k",
@@ -24,6 +25,7 @@ _MEANING = {
     "MRR": "1 / rank in the first k",
 }
 _PLOTTED = ("NDCG@10", "HR@10")
+_SHOWN_PAIRS = 6  # more pairs of models than that are folded away, but for those with the best model
 _SHOWN_ITEMS = 10  # of each list and of each history
 _COMMON = 0.05  # token positions that fewer targets reach (as a share of all measured) are left out of the plots
 
@@ -57,7 +59,7 @@ def render_report(summary: Mapping[str, Any], models: Sequence[Model], runs: Seq
         names=[model.name for model in models],
         metrics=list(_metric_groups(summary["rows"])),
         dots=[(metric, charts.dots(summary["rows"], metric)) for metric in _PLOTTED],
-        pairs=_pairs(summary["tests"]),
+        pairs=_pairs(summary),
         effects=_effects(models),
         popularity=_popularity(summary["popularity"]),
         cases=list(_cases(models, runs)),
@@ -83,12 +85,15 @@ def _metric_groups(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]
         yield {"kind": kind, "meaning": _MEANING[kind], "lines": lines}
 
 
-def _pairs(tests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the tests pair by pair, the last models' first."""
-    pairs: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for test in tests:
-        pairs.setdefault((test["a"], test["b"]), []).append(test)
-    return [{"a": a, "b": b, "tests": pairs[a, b]} for a, b in reversed(pairs)]
+def _pairs(summary: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Return the tests pair by pair, the last models' first; of many pairs, those with the best model come apart."""
+    grouped: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for test in summary["tests"]:
+        grouped.setdefault((test["a"], test["b"]), []).append(test)
+    pairs = [{"a": a, "b": b, "tests": grouped[a, b]} for a, b in reversed(grouped)]
+    best = max(summary["rows"], key=lambda row: row[METRIC])["model"]
+    first = [pair for pair in pairs if best in (pair["a"], pair["b"]) or len(pairs) <= _SHOWN_PAIRS]
+    return {"first": first, "others": [pair for pair in pairs if pair not in first]}
 
 
 def _effects(models: Sequence[Model]) -> list[dict[str, Any]]:

@@ -67,7 +67,9 @@ def check_forest(model: nn.Module) -> None:
         shared, alone = _both_ways(model, sequences, device)
     except (ValueError, TypeError, RuntimeError, AttributeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{type(model).__name__} cannot run on prefix forests ({reason}); choose another model") from error
+        raise InputError(
+            f"{type(model).__name__} cannot run on prefix forests ({reason}); choose another model"
+        ) from error
     finally:
         model.train(training)
     for name, a, b in zip(("logits", "gradient"), shared, alone, strict=True):
@@ -91,7 +93,10 @@ def _both_ways(model: Any, sequences: list[Any], device: torch.device) -> tuple[
     if head.softcap is not None:
         shared = head.softcap * torch.tanh(shared / head.softcap)
     alone = torch.cat(
-        [model(input_ids=torch.from_numpy(sequence)[None].to(device), use_cache=False).logits[0] for sequence in sequences]
+        [
+            model(input_ids=torch.from_numpy(sequence)[None].to(device), use_cache=False).logits[0]
+            for sequence in sequences
+        ]
     )
     direction = torch.linspace(-1, 1, shared.numel(), device=device).reshape(shared.shape).cos()
     results = []

@@ -10,7 +10,14 @@ from cftrec.errors import InputError
 
 CATEGORY, HISTORY, ITEM = "{category}", "{history}", "{item}"
 _VERB = "{verb}"  # of the published wordings only: how people use what they are recommended
-_VERBS = {"movie": "watched", "film": "watched", "book": "read", "video game": "played", "game": "played", "toy": "played"}
+_VERBS = {
+    "movie": "watched",
+    "film": "watched",
+    "book": "read",
+    "video game": "played",
+    "game": "played",
+    "toy": "played",
+}
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,9 @@ class StepCollator:
         if self.counterfactual:
             batch["counterfactual"], rows = self._without_history(items)
             batch["rows"] = torch.from_numpy(rows[order])
-            naive += sum(len(self.prompt.without_history) + len(s) - len(p) for s, p in zip(sequences, prompts, strict=True))
+            naive += sum(
+                len(self.prompt.without_history) + len(s) - len(p) for s, p in zip(sequences, prompts, strict=True)
+            )
         if self.softmax == "catalogue":
             nodes = np.concatenate(self.scored.of_items(self.scored.nodes, items))[order]
             batch["choice_offsets"], batch["choice_tokens"] = choices_at(self.catalogue, nodes)
@@ -155,7 +157,9 @@ class StepCollator:
         # One budget for all targets: samples of a window then drop the same items and go on sharing it.
         return self.prompt.factual([self.catalogue.sequence(int(seen)) for seen in history], self.catalogue.longest)
 
-    def _with_targets(self, prompts: Sequence[Any], items: Ints, places: Sequence[Ints]) -> tuple[list[Any], list[Ints]]:
+    def _with_targets(
+        self, prompts: Sequence[Any], items: Ints, places: Sequence[Ints]
+    ) -> tuple[list[Any], list[Ints]]:
         """Append to each prompt its target's tokens up to the last weighted one, which itself is no input.
 
         Returns:
@@ -215,7 +219,11 @@ def _padded(rows: Sequence[Row], width: int) -> Batch:
     end = np.tile(np.arange(1, width + 1), (len(rows), 1))
     for number, row in enumerate(rows):
         size = len(row)
-        tokens[number, :size], depth[number, :size], end[number, :size] = row.forest.tokens, row.forest.depth, row.forest.end
+        tokens[number, :size], depth[number, :size], end[number, :size] = (
+            row.forest.tokens,
+            row.forest.depth,
+            row.forest.end,
+        )
     return {"tokens": torch.from_numpy(tokens), "depth": torch.from_numpy(depth), "end": torch.from_numpy(end)}
 
 

@@ -56,7 +56,8 @@ class CFTConfig(TrainingArguments):
     max_tokens: int | None = _option(None, "bound on a prompt with its target, in tokens; the oldest items go first")
     window: int = _option(20, "most recent items a prompt shows (W)")
     history_stride: int = _option(
-        10, "a window's start moves every s items, so that samples share it; W - s + 1 to W items are seen; 1 is the paper"
+        10,
+        "a window's start moves every s items, so that samples share it; W - s + 1 to W items are seen; 1 is the paper",
     )
     sampler: str = _option(
         "windows",

@@ -62,7 +62,9 @@ def from_folder(folder: Path) -> tuple[Any, PreTrainedTokenizerBase]:
         model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
     except Exception as error:  # transformers raises whatever the files provoke
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"--model {folder}: not a causal language model that transformers can load ({reason})") from error
+        raise InputError(
+            f"--model {folder}: not a causal language model that transformers can load ({reason})"
+        ) from error
     return model, tokenizer
 
 

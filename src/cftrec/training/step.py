@@ -50,7 +50,9 @@ class CFTStep(nn.Module):
                 several batches.
         """
         scale = batch["weights"].sum() if denominator is None else denominator
-        scale = torch.as_tensor(scale).clamp(min=torch.finfo(torch.float32).tiny)  # nothing to choose: a loss of 0, not 0/0
+        scale = torch.as_tensor(scale).clamp(
+            min=torch.finfo(torch.float32).tiny
+        )  # nothing to choose: a loss of 0, not 0/0
         if not (self.training and torch.is_grad_enabled()):
             return self._losses(batch, scale, None)
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
@@ -159,7 +161,9 @@ class _GradientsInForward(torch.autograd.Function):
     """Computes the gradients while it computes the loss; backward only scales them."""
 
     @staticmethod
-    def forward(ctx: Any, step: CFTStep, batch: Batch, scale: Tensor | float, *parameters: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, step: CFTStep, batch: Batch, scale: Tensor | float, *parameters: Tensor
+    ) -> tuple[Tensor, ...]:
         gradients = _Gradients(list(parameters))
         with torch.enable_grad():
             losses = step._losses(batch, scale, gradients)

@@ -1,0 +1,231 @@
+"""The command line: parse, call, print. Exit code 0 on success, 2 on bad input with one line on stderr."""
+
+import contextlib
+import io
+import re
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
+
+from cftrec.data import PrepareOptions
+from cftrec.errors import InputError
+
+
+@dataclass
+class Prepare:
+    """Turn an interaction log into a Dataset folder: cleaned, ordered, split, and every event accounted for."""
+
+    source: Positional[str]
+    """the log: a folder (recbole, movielens), a file (table), or `installed` (movielens: ML-100K of the recbole package)"""
+    out: Path
+    """DATASET folder to make; must be free"""
+    format: str
+    """recbole (atomic files), movielens (100K, 1M or latest), or table (CSV, Parquet, JSON lines)"""
+    options: Annotated[PrepareOptions, arg(name="")] = field(default_factory=PrepareOptions)
+
+    def run(self) -> None:
+        """Prepare, save, and say what came out."""
+        from cftrec.artefacts import refuse_if_taken
+        from cftrec.data import SPLITS, prepare
+
+        refuse_if_taken(self.out)
+        dataset = prepare(self.source, self.format, self.options)
+        dataset.save(self.out)
+        targets = ", ".join(f"{len(dataset.targets(split)):,} {split}" for split in SPLITS)
+        print(f"{len(dataset.users):,} users, {dataset.items.height:,} items, {len(dataset.events):,} events")
+        print(f"targets: {targets}\n{self.out}")
+
+
+@dataclass
+class Train:
+    """Fine-tune a language model on a Dataset and write a RUN folder that recommends by itself."""
+
+    data: Annotated[Positional[Path], arg(metavar="DATASET")]
+    """DATASET folder of `cftrec prepare`"""
+    out: Path
+    """RUN folder to make; must be free; its name names the model in comparisons"""
+    model: str | None = None
+    """nano (1.3M parameters, from scratch; default), smollm2 (135M, offline), or a local Hugging Face folder"""
+    config: Path | None = None
+    """YAML file of options; `--set` goes before it"""
+    set: Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(metavar="KEY=VALUE ...")] = ()
+    """options, such as effect_weight=0.2 num_train_epochs=2; docs/options.md lists them with defaults and units"""
+
+    def run(self) -> None:
+        """Train with a progress bar."""
+        from cftrec.training import load_config, train
+
+        options = dict(_key_value(text) for group in self.set for text in group)
+        if self.model is not None:
+            options["model"] = self.model
+        from cftrec.terminal import TrainingBar
+
+        print(train(self.data, self.out, load_config(self.config, options), [TrainingBar(f"train {self.out.name}")]))
+
+
+@dataclass
+class Evaluate:
+    """Rank the whole catalogue for every target of a split; writes metrics.json and ranks.parquet into the RUN."""
+
+    run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
+    """RUN folder of `cftrec train`"""
+    data: Annotated[Positional[Path], arg(metavar="DATASET")]
+    """DATASET folder whose users are asked"""
+    split: str = "test"
+    """test (files go into RUN), validation or train (files go into RUN/SPLIT)"""
+    k: Annotated[int, arg(aliases=["-k"])] = 20
+    """length of the lists, at least 20"""
+
+    def run(self) -> None:
+        """Evaluate with a progress bar and print the metrics."""
+        from cftrec.data import Dataset
+        from cftrec.evaluation import evaluate
+        from cftrec.recommender import Recommender
+        from cftrec.terminal import progress_bar
+
+        dataset = Dataset.load(self.data)
+        recommender = Recommender.from_pretrained(self.run_folder)
+        with progress_bar(f"evaluate {recommender.run_name}") as advance:
+            result = evaluate(recommender, dataset, self.split, self.k, self.run_folder, advance)
+        for name, value in result.metrics.items():
+            print(f"{name:8} {value:.4f}")
+        print(self.run_folder if self.split == "test" else self.run_folder / self.split)
+
+
+@dataclass
+class Compare:
+    """Compare evaluated RUNs with each other and with popularity: summary.json and one self-contained report.html."""
+
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN ...")]
+    """evaluated RUN folders"""
+    out: Path = Path("comparison")
+    """folder to make; must be free"""
+
+    def run(self) -> None:
+        """Compare and print the headline."""
+        from cftrec.evaluation import compare
+
+        print(compare(self.runs, self.out)["headline"])
+        print(self.out / "report.html")
+
+
+@dataclass
+class Recommend:
+    """Print the most likely next titles after a history, each with log p(title | history)."""
+
+    run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
+    """RUN folder of `cftrec train`"""
+    history: Annotated[tuple[str, ...], arg(metavar="TITLE ...")]
+    """titles of the catalogue, oldest first"""
+    k: Annotated[int, arg(aliases=["-k"])] = 10
+    """items wanted"""
+    keep_history: bool = False
+    """also recommend what is in the history"""
+
+    def run(self) -> None:
+        """Print rank, score, title and item id, separated by tabs."""
+        from cftrec.recommender import Recommender
+
+        recommender = Recommender.from_pretrained(self.run_folder)
+        (answer,) = recommender.recommend([self.history], self.k, keep_history=self.keep_history)
+        for rank, item in enumerate(answer, 1):
+            print(f"{rank}\t{item.score:.4f}\t{item.title}\t{item.item_id}")
+
+
+@dataclass
+class Demo:
+    """The whole flow on MovieLens-100K: prepare, train plain and CFT models, evaluate, compare, report."""
+
+    out: Path = Path("demo")
+    """folder to make; an interrupted demo goes on in it"""
+
+    def run(self) -> None:
+        """Run all steps and say where the report is."""
+        from cftrec.demo import demo
+
+        print(demo(self.out))
+
+
+_COMMANDS = {
+    "prepare": Prepare,
+    "train": Train,
+    "evaluate": Evaluate,
+    "compare": Compare,
+    "recommend": Recommend,
+    "demo": Demo,
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command; the entry point of `cftrec`."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        _parse(arguments).run()
+    except InputError as error:
+        sys.exit(_fail(str(error), 2))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        sys.exit(_fail(f"{error.filename}: {error.strerror}", 2))
+    except KeyboardInterrupt:
+        sys.exit(_fail("interrupted; nothing half written was kept", 130))
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"cftrec: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _parse(arguments: list[str]) -> Prepare | Train | Evaluate | Compare | Recommend | Demo:
+    """Parse with tyro; its boxed errors become one line."""
+    messages = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(messages):
+            return tyro.extras.subcommand_cli_from_dict(
+                _COMMANDS, prog="cftrec", description=__doc__, args=arguments, config=(OmitArgPrefixes,)
+            )
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise InputError(_one_line(messages.getvalue(), arguments)) from None
+
+
+def _one_line(box: str, arguments: list[str]) -> str:
+    """Take the message out of tyro's box, and add the known options where one is unknown."""
+    lines = [line.strip("│╭╰╮╯ ") for line in box.splitlines()[1:]]
+    message = []
+    for line in lines:
+        if line.startswith("──"):
+            break
+        message.append(line)
+    text = " ".join(" ".join(message).split())
+    command = arguments[0] if arguments and arguments[0] in _COMMANDS else ""
+    if text.startswith("Unrecognized"):
+        known = sorted(_options(command)) if command else list(_COMMANDS)
+        text += f"; known are {', '.join(known)}"
+    return f"{text} (see `{' '.join(['cftrec', command, '--help']).replace('  ', ' ')}`)"
+
+
+def _options(command: str) -> set[str]:
+    """Return the options that a command's help lists."""
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
+        tyro.extras.subcommand_cli_from_dict(
+            _COMMANDS, prog="cftrec", args=[command, "--help"], config=(OmitArgPrefixes,)
+        )
+    return set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", re.sub(r"\x1b\[[0-9;]*m", "", shown.getvalue())))
+
+
+def _key_value(text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise InputError(f"--set {text}: write key=value, such as effect_weight=0.2")
+    return key.strip(), value.strip()
+
+
+if __name__ == "__main__":
+    main()

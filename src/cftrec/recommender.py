@@ -1,0 +1,200 @@
+"""What a user holds: a trained RUN that recommends and scores."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+from transformers import AutoModelForCausalLM
+
+from cftrec.artefacts import read_json, read_manifest
+from cftrec.decoding import SearchResult, search, sequence_log_probs
+from cftrec.decoding.search import BUDGET
+from cftrec.errors import InputError
+from cftrec.text import Catalogue, Prompt
+from cftrec.training.run import CONFIG, MODEL, PROMPT, quiet_transformers
+
+Items = NDArray[np.integer[Any]]
+_BATCH = 32  # users searched at once
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """One recommended item; `score` is log p(title | history)."""
+
+    item_id: str
+    title: str
+    score: float
+
+
+@dataclass(frozen=True, eq=False)
+class Recommender:
+    """A language model that recommends from its catalogue.
+
+    Attributes:
+        model: a transformers causal language model in eval mode.
+        catalogue: the items, their titles and how often each was a training event.
+        prompt: x_h and x_0 in the model's tokens.
+        window: most recent items that a prompt shows.
+        softmax: what log p normalises over, "catalogue" or "vocabulary".
+        run_name: the RUN's name.
+    """
+
+    model: Any
+    catalogue: Catalogue
+    prompt: Prompt
+    window: int
+    softmax: str
+    run_name: str
+
+    @classmethod
+    def from_pretrained(cls, run: str | Path) -> Self:
+        """Load a RUN folder; it needs nothing else.
+
+        Raises:
+            InputError: not a RUN, or a file is missing or broken.
+        """
+        folder = Path(run)
+        manifest = read_manifest(folder, "run")
+        quiet_transformers()
+        config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+        model = AutoModelForCausalLM.from_pretrained(folder / MODEL, local_files_only=True).eval()
+        if torch.cuda.is_available():
+            model = model.to("cuda")
+        return cls(
+            model=model,
+            catalogue=Catalogue.load(folder),
+            prompt=Prompt.from_dict(read_json(folder / PROMPT)),
+            window=config["window"],
+            softmax=config["decode_softmax"],
+            run_name=manifest["name"],
+        )
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Training events of each item, int64 [I]."""
+        return self.catalogue.counts
+
+    def recommend(
+        self,
+        histories: Sequence[Sequence[str]],
+        k: int = 10,
+        *,
+        keep_history: bool = False,
+        budget: int = BUDGET,
+    ) -> list[list[Recommendation]]:
+        """Return each user's k most likely next items, best first.
+
+        Args:
+            histories: for each user the titles, oldest first; none at all asks for what the model expects of anyone.
+            k: items wanted; fewer come back only where the catalogue holds no more.
+            keep_history: also recommend what is in the history.
+            budget: most beginnings of titles expanded for a user; `search` tells whether that sufficed.
+
+        Raises:
+            InputError: a title is not in the catalogue (the message offers the nearest three), or k < 1.
+        """
+        indices = [self.catalogue.index_of(titles) for titles in histories]
+        found = self.search(indices, k, keep_history=keep_history, budget=budget)
+        return [
+            [
+                Recommendation(self.catalogue.item_ids[item], self.catalogue.titles[item], float(score))
+                for item, score in zip(items, scores, strict=True)
+                if item >= 0
+            ]
+            for items, scores in zip(found.items, found.scores, strict=True)
+        ]
+
+    def search(
+        self,
+        histories: Sequence[Items],
+        k: int,
+        keep: Sequence[int] | None = None,
+        keep_history: bool = False,
+        budget: int = BUDGET,
+        progress: Callable[[int], None] | None = None,
+    ) -> SearchResult:
+        """Find the k most likely items after each history, given and returned as item indices.
+
+        Args:
+            histories: for each user the items, oldest first; all of them are left out of the answer, the newest
+                `window` are shown to the model.
+            k: items wanted, at least 1.
+            keep: for each user one item that is not left out (an evaluation never leaves out its own target).
+            keep_history: leave nothing out.
+            budget: most beginnings expanded for a user.
+            progress: called with the number of users done after each batch.
+        """
+        if k < 1:
+            raise InputError(f"k must be at least 1, not {k}")
+        excluded = [np.empty(0, dtype=np.int64) if keep_history else np.asarray(history) for history in histories]
+        if keep is not None:
+            excluded = [items[items != kept] for items, kept in zip(excluded, keep, strict=True)]
+        parts = []
+        order = np.argsort([len(history) for history in histories], kind="stable")
+        for begin in range(0, len(order), _BATCH):
+            batch = order[begin : begin + _BATCH]
+            prompts = [self._shown(histories[user]) for user in batch]
+            banned = [excluded[user] for user in batch]
+            result = search(
+                self.model, self.catalogue, prompts, k, softmax=self.softmax, excluded=banned, budget=budget
+            )
+            parts.append(result)
+            if progress:
+                progress(len(batch))
+        return _reordered(parts, order, k)
+
+    def score(self, histories: Sequence[Sequence[str]], titles: Sequence[str]) -> NDArray[np.float32]:
+        """Return log p(title | history), float32 [histories, titles], by brute force: the whole model on every pair.
+
+        Raises:
+            InputError: a title is not in the catalogue.
+        """
+        items = self.catalogue.index_of(titles)
+        shown = [self._shown(self.catalogue.index_of(history)) for history in histories]
+        prompts = [prompt for prompt in shown for _ in items]
+        log_probs = sequence_log_probs(self.model, prompts, [*items] * len(shown), self.catalogue, self.softmax)
+        scores = np.array([tokens.sum() for tokens in log_probs], dtype=np.float32)
+        return scores.reshape(len(shown), len(items))
+
+    def target_log_probs(
+        self, histories: Sequence[Items], targets: Sequence[int]
+    ) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
+        """Return log p of each token of each target over the vocabulary, with the history shown and with none.
+
+        Args:
+            histories: n arrays of item indices, oldest first.
+            targets: n item indices.
+        """
+        shown = [self._shown(history) for history in histories]
+        unshown = [self.prompt.counterfactual()] * len(shown)
+        distinct, which = np.unique(np.asarray(targets, dtype=np.int64), return_inverse=True)
+        with_history = sequence_log_probs(self.model, shown, targets, self.catalogue, "vocabulary")
+        without = sequence_log_probs(
+            self.model, unshown[: len(distinct)], distinct.tolist(), self.catalogue, "vocabulary"
+        )
+        return with_history, [without[i] for i in which]
+
+    def _shown(self, history: Items) -> NDArray[np.int32]:
+        """Return x_h; a user without a history gets x_0, which is what the model has learnt for that."""
+        if not len(history):
+            return self.prompt.counterfactual()
+        recent = [self.catalogue.sequence(int(item)) for item in history[-self.window :]]
+        return self.prompt.factual(recent, self.catalogue.longest)
+
+
+def _reordered(parts: Sequence[SearchResult], order: NDArray[np.int64], k: int) -> SearchResult:
+    """Put the batches' results into the users' own order."""
+    back = np.argsort(order)
+    if not parts:
+        empty = np.empty(0, dtype=np.int64)
+        return SearchResult(np.empty((0, k), np.int32), np.empty((0, k), np.float32), empty.astype(bool), empty)
+    fields = (
+        np.concatenate([getattr(part, name) for part in parts])[back]
+        for name in ("items", "scores", "exact", "expanded")
+    )
+    return SearchResult(*fields)

@@ -1,0 +1,234 @@
+import html
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import polars as pl
+import pytest
+from evaluation_fakes import SCRIPT, Ranker, make_dataset, ranker_for, write_run
+
+from cftrec.errors import InputError
+from cftrec.evaluation import METRICS, compare, evaluate, paired_test, per_target
+
+
+@pytest.fixture
+def two(evaluated):
+    return [evaluated("plain", noise=30.0), evaluated("cft", noise=3.0)]
+
+
+class Page(HTMLParser):
+    """Collects tags with their attributes and the visible text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.text, self.open = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in ("meta", "br", "path", "use", "rect"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in ("path", "use", "rect"):
+            assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.text.append(data)
+
+
+def test_summary(tmp_path, two):
+    summary = compare(two, tmp_path / "out")
+    assert json.loads((tmp_path / "out/summary.json").read_text()) == summary
+    assert json.loads((tmp_path / "out/manifest.json").read_text())["kind"] == "comparison"
+    assert [row["model"] for row in summary["rows"]] == ["popular", "plain", "cft"]
+    assert (summary["users"], summary["targets"], summary["split"]) == (30, 30, "test")
+    for row in summary["rows"]:
+        assert set(row) == {"model", *METRICS, *(f"{metric}_ci" for metric in METRICS)}
+        for metric in METRICS:
+            low, high = row[f"{metric}_ci"]
+            assert low <= row[metric] <= high
+    metrics = json.loads((two[1] / "metrics.json").read_text())
+    assert {name: summary["rows"][2][name] for name in METRICS} == pytest.approx(metrics)
+
+
+def test_tests_of_every_pair(tmp_path, two):
+    summary = compare(two, tmp_path / "out", draws=300, seed=5)
+    tests = {(test["a"], test["b"], test["metric"]): test for test in summary["tests"]}
+    pairs = {("plain", "popular"), ("cft", "popular"), ("cft", "plain")}
+    assert set(tests) == {(*pair, metric) for pair in pairs for metric in ("HR@10", "NDCG@10", "MRR@10")}
+    plain, cft = (pl.read_parquet(run / "ranks.parquet").sort("user") for run in two)
+    expected = paired_test(
+        per_target(cft["rank"])["NDCG@10"], per_target(plain["rank"])["NDCG@10"], cft["user"], draws=300, seed=5
+    )
+    found = tests["cft", "plain", "NDCG@10"]
+    assert (found["difference"], found["p"], found["ci"]) == (expected.difference, expected.p, list(expected.ci))
+    assert found["p_holm"] >= found["p"] > 0
+
+
+def test_popular_row_is_the_baseline(tmp_path, two):
+    summary = compare(two, tmp_path / "out")
+    popular = per_target(pl.read_parquet(two[0] / "popular.parquet")["rank"])
+    for metric in METRICS:
+        assert summary["rows"][0][metric] == pytest.approx(popular[metric].mean())
+    shares = summary["popularity"]
+    assert sum(shares["items"]) == 40
+    for row in (shares["training"], shares["histories"], *shares["recommended"].values()):
+        assert sum(row) == pytest.approx(1)
+
+
+def test_equal_models_are_level(tmp_path, evaluated):
+    summary = compare([evaluated("one", noise=2.0), evaluated("two", noise=2.0)], tmp_path / "out")
+    for test in summary["tests"]:
+        if {test["a"], test["b"]} == {"one", "two"}:
+            assert (test["difference"], test["p"], test["ci"]) == (0.0, 1.0, [0.0, 0.0])
+
+
+def test_a_run_named_popular_takes_the_place_of_the_baseline(tmp_path, evaluated):
+    summary = compare([evaluated("cft", noise=4.0), evaluated("popular")], tmp_path / "out")
+    assert [row["model"] for row in summary["rows"]] == ["cft", "popular"]
+
+
+def test_one_run(tmp_path, evaluated):
+    summary = compare([evaluated("cft")], tmp_path / "out")
+    assert [row["model"] for row in summary["rows"]] == ["popular", "cft"]
+    assert "level" in summary["headline"]
+    compare([evaluated("popular")], tmp_path / "alone")
+    assert "nothing to compare" in (tmp_path / "alone/report.html").read_text()
+
+
+def test_the_same_comparison_twice_is_the_same(tmp_path, two):
+    compare(two, tmp_path / "one")
+    compare(two, tmp_path / "two")
+    for name in ("summary.json", "report.html"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_report_shows_what_it_must(tmp_path, two):
+    summary = compare(two, tmp_path / "out")
+    source = (tmp_path / "out/report.html").read_text()
+    page = Page(source)
+    assert not page.open
+    text = re.sub(r"\s+", " ", " ".join(page.text))
+    assert summary["headline"] in text.replace("\u00a0", " ")
+    for needed in ("erases it", "counterfactual", "True next title", "with history", "1234", "1.5", "made up", "torch"):
+        assert needed in text
+    assert text.count("True next title") == 5
+    assert len([tag for tag, _ in page.tags if tag == "svg"]) == 2 + 2 + 3
+    assert all(attributes.get("aria-label") for tag, attributes in page.tags if tag == "svg")
+    assert all(attributes.get("scope") for tag, attributes in page.tags if tag == "th")
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_report_fetches_nothing(tmp_path, two):
+    compare(two, tmp_path / "out")
+    page = Page((tmp_path / "out/report.html").read_text())
+    assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in page.tags}
+    for _, attributes in page.tags:
+        for name in ("src", "href", "xlink:href"):
+            assert attributes.get(name, "#").startswith("#")
+
+
+def test_untrusted_text_is_escaped_once(tmp_path, evaluated, dataset):
+    dataset = make_dataset(users=6)
+    dataset.manifest["name"] = "<img src=x onerror=alert(2)>"
+    run = evaluated('c$f$t<script>alert("name")</script>', of=dataset, folder="odd")
+    compare([run], tmp_path / "out")
+    source = (tmp_path / "out/report.html").read_text()
+    assert "<script" not in source
+    assert "<img" not in source
+    text = " ".join(Page(source).text)
+    assert SCRIPT in text
+    assert "<img src=x onerror=alert(2)>" in text
+    assert "&amp;amp;" not in source
+    assert html.escape('c$f$t<script>alert("name")</script>', quote=False) in source.replace("&#34;", '"')
+
+
+def test_other_catalogues_and_unknown_targets_are_noted(tmp_path, evaluated, dataset):
+    known = [item for item in range(40) if item % 3]
+    ranker = Ranker("smaller", [f"i{item}" for item in known], dataset.item_counts()[known])
+    write_run(tmp_path / "smaller", ranker, dataset)
+    evaluate(ranker, dataset, out=tmp_path / "smaller")
+    summary = compare([evaluated("cft"), tmp_path / "smaller"], tmp_path / "out")
+    notes = " ".join(summary["notes"])
+    assert "smaller ranks 26 items and cft 40" in notes
+    assert "smaller does not know" in notes
+    assert "50.0% of the lists of cft are certified exact" in notes
+
+
+def test_long_names_and_many_models(tmp_path, evaluated):
+    runs = [evaluated(f"a-model-with-a-rather-long-name-{number}", noise=number) for number in range(5)]
+    compare(runs, tmp_path / "out", draws=50)
+    assert "The other 10 pairs" in (tmp_path / "out/report.html").read_text()
+
+
+class TestBadInput:
+    def refused(self, runs, out, line, **options):
+        with pytest.raises(InputError) as error:
+            compare(runs, out, **options)
+        assert line in str(error.value)
+        assert "\n" not in str(error.value)
+        assert not list(out.parent.glob(f".{out.name}*"))
+
+    def test_no_run(self, tmp_path):
+        self.refused([], tmp_path / "out", "needs at least one RUN")
+
+    def test_no_such_folder(self, tmp_path):
+        self.refused([tmp_path / "none"], tmp_path / "out", "none: not a run folder")
+
+    def test_not_evaluated(self, tmp_path, dataset):
+        run = write_run(tmp_path / "run", ranker_for(dataset), dataset)
+        self.refused([run], tmp_path / "out", f"no evaluation; run `cftrec evaluate {run} DATASET` first")
+
+    def test_two_of_one_name(self, tmp_path, evaluated):
+        first, second = evaluated("cft"), evaluated("cft", folder="again")
+        self.refused([first, second], tmp_path / "out", "its name 'cft' is also that of")
+
+    def test_other_users(self, tmp_path, evaluated):
+        other = evaluated("other", of=make_dataset(users=31))
+        self.refused([evaluated("cft"), other], tmp_path / "out", "evaluated on other users or targets than")
+        self.refused([other, tmp_path / "cft"], tmp_path / "out", "evaluated on other users or targets than")
+
+    def test_other_targets(self, tmp_path, evaluated):
+        other = evaluated("other", of=make_dataset(seed=1))
+        self.refused([evaluated("cft"), other], tmp_path / "out", "(for example user u")
+
+    def test_output_taken(self, tmp_path, two):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out/file").touch()
+        self.refused(two, tmp_path / "out", "the output folder is not empty")
+
+    def test_no_draws(self, tmp_path, two):
+        self.refused(two, tmp_path / "out", "--draws 0", draws=0)
+
+    @pytest.mark.parametrize("name", ["ranks.parquet", "popular.parquet", "positions.parquet"])
+    def test_a_broken_table(self, tmp_path, two, name):
+        (two[1] / name).write_bytes(np.random.default_rng(0).bytes(200))
+        self.refused(two, tmp_path / "out", f"{name}: missing or not readable")
+        (two[1] / name).unlink()
+        self.refused(two, tmp_path / "out", f"{name}: missing or not readable")
+
+    def test_a_column_is_missing(self, tmp_path, two):
+        pl.read_parquet(two[0] / "ranks.parquet").drop("exact").write_parquet(two[0] / "ranks.parquet")
+        self.refused(two, tmp_path / "out", "ranks.parquet: missing or not readable")
+
+    def test_a_broken_catalogue(self, tmp_path, two):
+        file = two[0] / "catalogue.arrow"
+        file.write_bytes(b"\0" * file.stat().st_size)
+        self.refused(two, tmp_path / "out", "catalogue.arrow: missing or not readable")
+
+    def test_tables_that_do_not_belong_together(self, tmp_path, two):
+        table = pl.read_parquet(two[0] / "popular.parquet")
+        table.head(3).write_parquet(two[0] / "popular.parquet")
+        self.refused(two, tmp_path / "out", "hold different targets")
+
+    def test_nothing_evaluated(self, tmp_path, two):
+        for name in ("ranks", "popular"):
+            pl.read_parquet(two[0] / f"{name}.parquet").clear().write_parquet(two[0] / f"{name}.parquet")
+        self.refused(two, tmp_path / "out", "holds no target")

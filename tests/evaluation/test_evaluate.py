@@ -1,0 +1,123 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+from evaluation_fakes import Ranker, make_dataset, ranker_for
+
+from cftrec.errors import InputError
+from cftrec.evaluation import METRICS, evaluate, rank_by_popularity
+
+
+def test_popularity_as_a_ranker_gets_the_ranks_of_the_baseline(dataset):
+    result = evaluate(ranker_for(dataset), dataset, batch_size=7)
+    assert result.ranks["items"].to_list() == result.popular["items"].to_list()
+    assert result.ranks["rank"].to_list() == [rank if rank <= 20 else None for rank in result.popular["rank"]]
+    positions = dataset.targets("test")
+    expected = rank_by_popularity(
+        dataset.item_counts(), [dataset.history(position) for position in positions], dataset.events[positions]
+    )
+    assert result.popular["rank"].to_list() == expected.ranks.tolist()
+    assert tuple(result.metrics) == METRICS
+
+
+def test_rows_tell_user_target_and_history(dataset):
+    result = evaluate(ranker_for(dataset, noise=5.0), dataset)
+    for user, row in enumerate(result.ranks.iter_rows(named=True)):
+        events = [f"i{item}" for item in dataset.events[dataset.offsets[user] : dataset.offsets[user + 1]]]
+        assert (row["user"], row["target"], row["history_length"]) == (f"u{user}", events[-1], len(events) - 1)
+        assert row["history"] == events[:-1][-20:]
+        assert row["rank"] == (row["items"].index(events[-1]) + 1 if events[-1] in row["items"] else None)
+        assert len(row["items"]) == len(row["scores"]) <= 20
+        assert row["scores"] == sorted(row["scores"], reverse=True)
+        assert not set(row["items"]) & (set(events[:-1]) - {events[-1]})
+
+
+def test_files_are_written_and_read_back(tmp_path, dataset):
+    result = evaluate(ranker_for(dataset), dataset, out=tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "evaluation.json",
+        "metrics.json",
+        "popular.parquet",
+        "positions.parquet",
+        "ranks.parquet",
+    ]
+    assert json.loads((tmp_path / "metrics.json").read_text()) == result.metrics
+    assert pl.read_parquet(tmp_path / "ranks.parquet").equals(result.ranks)
+    facts = json.loads((tmp_path / "evaluation.json").read_text())
+    assert (facts["model"], facts["split"], facts["k"]) == ("cft", "test", 20)
+    assert (facts["users"], facts["targets"], facts["exact_share"]) == (30, 30, 0.5)
+    assert facts["dataset"]["name"] == "made up"
+
+
+def test_another_split_has_its_own_folder(tmp_path, dataset):
+    evaluate(ranker_for(dataset), dataset, "validation", out=tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["validation"]
+    assert json.loads((tmp_path / "validation/evaluation.json").read_text())["split"] == "validation"
+
+
+def test_unknown_items_are_dropped_and_counted_and_unknown_targets_missed(dataset):
+    known = [item for item in range(40) if item % 3]  # in another order, too
+    ranker = Ranker("cft", [f"i{item}" for item in reversed(known)], dataset.item_counts()[known][::-1].copy())
+    result = evaluate(ranker, dataset)
+    positions = dataset.targets("test")
+    unknown = dataset.events[positions] % 3 == 0
+    assert 0 < result.facts["unknown_targets"] == unknown.sum() < unknown.size
+    assert result.facts["unknown_history_items"] == sum(
+        int((dataset.history(position) % 3 == 0).sum()) for position in positions
+    )
+    assert result.ranks["rank"].filter(pl.Series(unknown)).is_null().all()
+    assert result.popular["rank"].is_null().to_list() == unknown.tolist()
+    assert all(int(item[1:]) % 3 for items in result.ranks["history"] for item in items)
+    assert result.facts["effect_targets"] == (~unknown).sum()
+
+
+def test_several_targets_of_a_user(dataset):
+    dataset = make_dataset(users=12, targets_each=3)
+    result = evaluate(ranker_for(dataset), dataset)
+    assert (result.facts["users"], result.facts["targets"]) == (12, 36)
+    assert result.ranks["history_length"].diff().drop_nulls().to_list().count(1) >= 24
+
+
+def test_an_empty_history_has_defined_rows(dataset):
+    start = dataset.split.copy()
+    start[0] = 2  # as under a time split
+    result = evaluate(ranker_for(dataset), replace(dataset, split=start))
+    assert result.ranks.row(0, named=True)["history"] == []
+    assert result.ranks["history_length"][0] == 0
+
+
+def test_positions_are_the_means_of_the_measured_targets(dataset):
+    table = evaluate(ranker_for(dataset), dataset, effect_targets=10).positions
+    assert table["count"][0] == 10
+    np.testing.assert_allclose(table["with_history"], -table["position"].cast(pl.Float64))
+    np.testing.assert_allclose(table["without_history"], 2 * table["with_history"])
+    assert evaluate(ranker_for(dataset), dataset, effect_targets=0).positions.is_empty()
+
+
+def test_progress_counts_targets(dataset):
+    calls = []
+    evaluate(ranker_for(dataset), dataset, batch_size=16, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(16, 30), (30, 30)]
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"split": "dev"}, "--split dev: unknown split; choose one of train, validation, test"),
+        ({"k": 10}, "-k 10: must be at least 20"),
+        ({"batch_size": 0}, "batch_size 0"),
+        ({"effect_targets": -1}, "effect_targets -1"),
+    ],
+)
+def test_bad_options(tmp_path, dataset, options, line):
+    with pytest.raises(InputError) as error:
+        evaluate(ranker_for(dataset), dataset, out=tmp_path, **options)
+    assert line in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_split_without_targets(dataset):
+    with pytest.raises(InputError, match="no target in its test split"):
+        evaluate(ranker_for(dataset), replace(dataset, split=np.zeros_like(dataset.split)))

@@ -1,0 +1,51 @@
+import pytest
+
+from cftrec.evaluation.verdict import against_popularity, lead, verdict
+
+
+def rows(**scores):
+    return [{"model": name, "NDCG@10": score} for name, score in scores.items()]
+
+
+def case(a, b, difference, p, p_holm=None, metric="NDCG@10"):
+    ci = [difference - 0.01, difference + 0.01]
+    p_holm = p if p_holm is None else p_holm
+    return {"a": a, "b": b, "metric": metric, "difference": difference, "p": p, "p_holm": p_holm, "ci": ci}
+
+
+def test_a_sure_lead():
+    told = verdict(rows(plain=0.05, cft=0.08), [case("cft", "plain", 0.03, 0.001)])
+    assert told == (
+        "cft is best: NDCG@10 0.0800 against 0.0500 of plain, a sure lead of 0.0300 "
+        "(95 % interval 0.0200 to 0.0400, p = 0.001)."
+    )
+
+
+def test_a_lead_that_may_be_chance_is_turned_to_the_leader():
+    told = verdict(rows(plain=0.056, cft=0.05), [case("cft", "plain", -0.006, 0.4)])
+    assert told.startswith("No sure winner: plain leads cft by 0.0060 NDCG@10 (0.0560 against 0.0500)")
+    assert "which may be chance (95 % interval −0.0040 to 0.0160, p = 0.400)" in told
+
+
+def test_the_number_of_pairs_counts():
+    told = verdict(rows(a=0.05, b=0.062), [case("b", "a", 0.012, 0.02, 0.3)])
+    assert told.startswith("No sure winner")
+    assert "p = 0.020, 0.300 adjusted for the number of pairs" in told
+
+
+def test_level_and_alone():
+    assert verdict(rows(a=0.05, b=0.05), [case("b", "a", 0.0, 1.0)]) == "a and b are level: NDCG@10 0.0500 each."
+    assert "nothing to compare" in verdict(rows(a=0.05), [])
+
+
+def test_against_popularity():
+    tests = [case("plain", "popular", 0.02, 0.001), case("cft", "popular", -0.003, 0.5), case("cft", "plain", -0.02, 1)]
+    told = against_popularity(rows(popular=0.04, plain=0.06, cft=0.037), tests)
+    assert told == "Against popularity in NDCG@10: plain +0.0200 (sure), cft −0.0030 (may be chance)."
+    assert against_popularity(rows(popular=0.04, plain=0.06), tests) == ""
+    assert against_popularity(rows(a=1, b=1, c=1), []) == ""
+
+
+def test_no_such_pair():
+    with pytest.raises(KeyError):
+        lead([], "a", "b")
