@@ -162,6 +162,16 @@ def test_other_catalogues_and_unknown_targets_are_noted(tmp_path, evaluated, dat
     assert "50.0% of the lists of cft are certified exact" in notes
 
 
+def test_another_dataset_than_the_training_s_is_noted(tmp_path, evaluated, dataset):
+    run = evaluated("cft")
+    facts = json.loads((run / "evaluation.json").read_text())
+    manifest = json.loads((run / "manifest.json").read_text())
+    for number, trained_on in enumerate((facts["dataset"]["sha256"], "0" * 64)):
+        (run / "manifest.json").write_text(json.dumps(manifest | {"dataset": {"sha256": trained_on}}))
+        notes = compare([run], tmp_path / f"out{number}")["notes"]
+        assert ("cft was trained on another data set than it is evaluated on." in notes) == bool(number)
+
+
 def test_long_names_and_many_models(tmp_path, evaluated):
     runs = [evaluated(f"a-model-with-a-rather-long-name-{number}", noise=number) for number in range(5)]
     compare(runs, tmp_path / "out", draws=50)

@@ -6,6 +6,8 @@ import polars as pl
 import pytest
 from evaluation_fakes import Ranker, make_dataset, ranker_for
 
+from cftrec.artefacts import sha256
+from cftrec.data.dataset import Dataset
 from cftrec.errors import InputError
 from cftrec.evaluation import METRICS, evaluate, rank_by_popularity
 
@@ -49,6 +51,14 @@ def test_files_are_written_and_read_back(tmp_path, dataset):
     assert (facts["model"], facts["split"], facts["k"]) == ("cft", "test", 20)
     assert (facts["users"], facts["targets"], facts["exact_share"]) == (30, 30, 0.5)
     assert facts["dataset"]["name"] == "made up"
+
+
+def test_the_dataset_is_named_by_the_hash_of_its_manifest(tmp_path, dataset):
+    dataset.manifest["name"] = "Spiele für alle"
+    dataset.manifest["share"] = 1 / 3
+    dataset.save(tmp_path / "data")
+    facts = evaluate(ranker_for(dataset), Dataset.load(tmp_path / "data")).facts
+    assert facts["dataset"]["sha256"] == sha256(tmp_path / "data/manifest.json")
 
 
 def test_another_split_has_its_own_folder(tmp_path, dataset):

@@ -247,7 +247,8 @@ def _ranks(items: NDArray[np.integer], targets: NDArray[np.int64]) -> NDArray[np
 
 
 def _facts(recommender: Ranker, dataset: Dataset, split: str, cases: _Cases) -> dict[str, Any]:
-    manifest = json.dumps(dataset.manifest, sort_keys=True, default=str).encode()
+    # As `artefacts.write_json` writes it: this is the SHA-256 of a loaded dataset's manifest.json, which a RUN names.
+    manifest = (json.dumps(dataset.manifest, indent=2, ensure_ascii=False, default=str) + "\n").encode()
     kept = sum(history.size for history in cases.histories)
     return {
         "model": recommender.run_name,

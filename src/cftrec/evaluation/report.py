@@ -164,7 +164,7 @@ def _provenance(run: EvaluatedRun) -> dict[str, Any]:
         "seed": _find(config, "seed"),
         "exact": run.evaluation.get("exact_share"),
         "evaluation_seconds": run.evaluation.get("seconds"),
-        "config": json.dumps(config, indent=2, ensure_ascii=False, default=str),
+        "config": json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False, default=str),
         "versions": run.manifest.get("packages", {}),
     }
 
@@ -199,7 +199,7 @@ def _flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.4f}".replace("-", "−")
+    return f"{value:+.4f}".replace("-", "−") if abs(value) >= 5e-5 else "0.0000"
 
 
 def _percent(share: float) -> str:

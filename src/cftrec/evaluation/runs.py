@@ -122,6 +122,14 @@ def notes(runs: Sequence[EvaluatedRun]) -> list[str]:
             told.append(
                 f"{run.name} was trained on other events than {first.name}; popularity is that of {first.name}."
             )
+        if (
+            len(
+                {run.manifest.get("dataset", {}).get("sha256"), run.evaluation.get("dataset", {}).get("sha256")}
+                - {None}
+            )
+            > 1
+        ):
+            told.append(f"{run.name} was trained on another data set than it is evaluated on.")
         if unknown := run.evaluation.get("unknown_targets", 0):
             told.append(f"{run.name} does not know {unknown:,} of the targets; they count as misses.")
         if dropped := run.evaluation.get("unknown_history_items", 0):

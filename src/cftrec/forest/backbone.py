@@ -60,7 +60,10 @@ def check_forest(model: nn.Module) -> None:
     rng = np.random.default_rng(0)
     limit = min(model.config.vocab_size, 1000)  # type: ignore[union-attr]
     trunk = rng.integers(0, limit, 5)
-    sequences = [np.concatenate([trunk[:cut], rng.integers(0, limit, tail)]) for cut, tail in [(5, 4), (5, 6), (2, 3)]]
+    # Layers that count a window of their own along the row (GPT-Neo) show it only in a row longer than that window.
+    more = (getattr(model.config, "window_size", None) or 0) // 4
+    branches = [(5, 4), (5, 6), (2, 3), *[(5, 4)] * more]
+    sequences = [np.concatenate([trunk[:cut], rng.integers(0, limit, tail)]) for cut, tail in branches]
     device, training = next(model.parameters()).device, model.training
     model.eval()
     try:

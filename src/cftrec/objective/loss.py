@@ -74,8 +74,10 @@ def cft_loss(
     normal, effect = _Terms.apply(
         factual, counterfactual, head, bias, targets, weights, effect_weights, softcap, chunk_size, choices
     )
-    scale = weights.sum() if denominator is None else denominator
-    normal, effect = normal / scale, effect / scale
+    if denominator is None:
+        denominator = weights.sum(dtype=normal.dtype)
+        denominator = torch.where(denominator == 0, 1, denominator)  # nothing to weigh: a loss of 0, not 0/0
+    normal, effect = normal / denominator, effect / denominator
     return CFTLoss(total=normal + effect_weight * effect, normal=normal, effect=effect)
 
 
@@ -193,8 +195,9 @@ class _Terms(torch.autograd.Function):
         wide = head.detach().to(dtype)
         d_factual = torch.zeros_like(factual)
         d_counterfactual = None if counterfactual is None else torch.zeros_like(counterfactual)
-        d_head = torch.zeros_like(wide)
-        d_bias = None if bias is None else torch.zeros_like(bias)
+        # Sums over chunks are fp32: in bf16 a chunk's share would vanish beside the sum of those before it.
+        d_head = torch.zeros_like(head, dtype=torch.promote_types(head.dtype, torch.float32))
+        d_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.promote_types(bias.dtype, torch.float32))
         for chunk in _chunks(targets, len(head), chunk_size, choices):
             columns, offset = _select(wide, bias, chunk)
             shown = factual[chunk.index].to(dtype)
@@ -214,6 +217,7 @@ class _Terms(torch.autograd.Function):
             if d_hidden is not None:
                 assert d_counterfactual is not None
                 _add_gradients(d_hidden.to(dtype), hidden, columns, chunk, d_counterfactual, d_head, d_bias)
+        d_bias = None if d_bias is None else d_bias.to(bias.dtype)
         return (d_factual, d_counterfactual, d_head.to(head.dtype), d_bias, *[None] * 6)
 
 
@@ -258,10 +262,12 @@ def _add_gradients(
 ) -> None:
     """Add what one chunk's logits owe to the hidden states, the head and the bias."""
     d_hidden[chunk.index] += (d_logits @ head).to(d_hidden.dtype)
-    if chunk.columns is None:
+    if chunk.columns is not None:
+        d_head.index_add_(0, chunk.columns, (d_logits.T @ hidden).to(d_head.dtype))
+    elif d_head.dtype == d_logits.dtype:
         d_head.addmm_(d_logits.T, hidden)
     else:
-        d_head.index_add_(0, chunk.columns, d_logits.T @ hidden)
+        d_head += d_logits.T @ hidden
     if d_bias is not None:
         d_b = d_logits.sum(0).to(d_bias.dtype)
         d_bias.index_add_(0, chunk.columns, d_b) if chunk.columns is not None else d_bias.add_(d_b)

@@ -2,6 +2,9 @@
 
 import dataclasses
 import difflib
+import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +12,7 @@ from typing import Any
 
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
 
 from cftrec.errors import InputError
 
@@ -95,16 +99,28 @@ class CFTConfig(TrainingArguments):
 
     def _check(self) -> None:
         """Refuse values that make no run, and options of transformers that this trainer would not read."""
+        shape = (
+            self.nano_heads >= 1 and self.nano_hidden_size >= 1 and self.nano_hidden_size % (2 * self.nano_heads) == 0
+        )
         bounds = {
-            "effect_weight": (self.effect_weight >= 0, "at least 0"),
-            "beta": (self.beta >= 0, "at least 0"),
-            "prior_weight": (self.prior_weight >= 0, "at least 0"),
+            "effect_weight": (0 <= self.effect_weight < math.inf, "at least 0"),
+            "beta": (0 <= self.beta < math.inf, "at least 0"),
+            "prior_weight": (0 <= self.prior_weight < math.inf, "at least 0"),
             "window": (self.window >= 1, "at least 1 item"),
             "history_stride": (1 <= self.history_stride <= self.window, f"from 1 to window ({self.window})"),
+            "max_tokens": (self.max_tokens is None or self.max_tokens >= 1, "at least 1 token"),
             "row_tokens": (self.row_tokens >= 1, "at least 1 token"),
             "pass_tokens": (self.pass_tokens >= 1, "at least 1 token"),
-            "nano_hidden_size": (self.nano_hidden_size % self.nano_heads == 0, "a multiple of nano_heads"),
+            "nano_heads": (self.nano_heads >= 1, "at least 1"),
+            "nano_layers": (self.nano_layers >= 1, "at least 1"),
+            "nano_hidden_size": (shape, f"a multiple of twice nano_heads (2 x {self.nano_heads})"),
             "per_device_train_batch_size": (self.per_device_train_batch_size >= 1, "at least 1 sample"),
+            "per_device_eval_batch_size": (self.per_device_eval_batch_size >= 1, "at least 1 sample"),
+            "gradient_accumulation_steps": (self.gradient_accumulation_steps >= 1, "at least 1"),
+            "learning_rate": (0 <= (self.learning_rate or 0) < math.inf, "at least 0"),
+            "num_train_epochs": (0 <= self.num_train_epochs < math.inf, "at least 0"),
+            "seed": (0 <= self.seed < 2**32, "from 0 to 2**32 - 1"),
+            "data_seed": (self.data_seed is None or self.data_seed >= 0, "at least 0"),
         }
         for name, (holds, wanted) in bounds.items():
             if not holds:
@@ -116,6 +132,12 @@ class CFTConfig(TrainingArguments):
         for name, unused in _UNREAD.items():
             if getattr(self, name) != unused:
                 raise InputError(f"option {name}: cftrec does not use it; leave it out")
+        trackers = get_available_reporting_integrations()
+        for tracker in self.report_to:
+            if tracker not in trackers:
+                raise InputError(
+                    f"option report_to={tracker!r}: not known or not installed; there are none, {', '.join(trackers)}"
+                )
 
     def to_options(self) -> dict[str, Any]:
         """Return the options that differ from the defaults, with every option of the method, as plain YAML values."""
@@ -126,13 +148,15 @@ class CFTConfig(TrainingArguments):
         other = {
             name: value
             for name, value in plain.items()
-            if name not in own and name not in _LOCAL and value != default[name] and isinstance(value, _Scalar)
+            if name not in own and name not in _LOCAL and value != default[name] and isinstance(value, _Plain)
         }
         return own | other
 
 
-_Scalar = str | int | float | bool
-_OWN = frozenset(name for name in CFTConfig.__annotations__)
+_Plain = (str, int, float, bool, list, dict)
+_OWN = tuple(CFTConfig.__annotations__)
+# Asked before any parser is made: HfArgumentParser writes simpler types into the fields it has seen.
+_LISTS = frozenset(item.name for item in dataclasses.fields(CFTConfig) if "list" in str(item.type))
 _LOCAL = frozenset({"output_dir", "run_name", "local_rank", "logging_dir"})
 _UNREAD = {
     "label_smoothing_factor": 0.0,
@@ -154,28 +178,42 @@ def load_config(file: Path | None = None, overrides: Mapping[str, Any] | None = 
     Raises:
         InputError: no such file, no YAML mapping, an unknown option, a value of a wrong type or out of its bounds.
     """
-    values = (_read_yaml(file) if file else {}) | dict(overrides or {})
     known = {item.name for item in dataclasses.fields(CFTConfig) if item.init}
-    for name in values:
-        if name not in known:
-            near = difflib.get_close_matches(name, sorted(known), n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"options of the method: {', '.join(sorted(_OWN))}"
-            raise InputError(f"{file or '--set'}: unknown option {name!r}; {hint}")
-    arguments = [part for name, value in values.items() if value is not None for part in (f"--{name}", str(value))]
+    values: dict[str, Any] = {}
+    for source, options in ((str(file), _read_yaml(file) if file else {}), ("--set", overrides or {})):
+        for name, value in options.items():
+            if name not in known:
+                near = " or ".join(difflib.get_close_matches(str(name), sorted(known), n=3))
+                hint = f"did you mean {near}?" if near else f"options of the method: {', '.join(sorted(_OWN))}"
+                raise InputError(f"{source}: unknown option {name!r}; {hint}")
+            values[name] = value
+    parser = _Parser(CFTConfig, allow_abbrev=False)
+    lists = {name: value for name, value in values.items() if isinstance(value, list) and name in _LISTS}
+    parser.set_defaults(**lists)
+    rest = {name: value for name, value in values.items() if value is not None and name not in lists}
     try:
-        (config,) = _Parser(CFTConfig, allow_abbrev=False).parse_args_into_dataclasses(arguments)
+        (config,) = parser.parse_args_into_dataclasses(
+            [f"--{name}={_word(name, value)}" for name, value in rest.items()]
+        )
     except InputError:
         raise
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ImportError) as error:
         raise InputError(f"{file or '--set'}: {str(error).splitlines()[0]}") from error
     return config
+
+
+def _word(name: str, value: Any) -> str:
+    """Write a value as on a command line."""
+    if value is False and name.endswith("_strategy"):
+        return "no"  # what YAML makes of a bare `no`
+    return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
 class _Parser(HfArgumentParser):
     """Raises where argparse would print its usage and exit."""
 
     def error(self, message: str) -> Any:
-        raise InputError(f"option {message.removeprefix('argument --')}")
+        raise InputError("option " + re.sub(r"^argument --(\w+)(/--[\w-]+)*", r"\1", message))
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:

@@ -38,6 +38,10 @@ class CFTStep(nn.Module):
         self.model = model
         self.effect_weight, self.prior_weight, self.detach = effect_weight, prior_weight, detach_counterfactual
 
+    def activation_checkpointing_enable(self, **options: Any) -> None:
+        """Let the language model compute its activations again in backward (`transformers.Trainer` calls this)."""
+        self.model.activation_checkpointing_enable(**options)
+
     def forward(self, batch: Batch, denominator: Tensor | float | None = None) -> StepLoss:
         """Return the losses of a batch.
 

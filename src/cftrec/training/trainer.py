@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, SequentialSampler
+from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from cftrec.data import Dataset
@@ -76,15 +76,14 @@ class CFTTrainer(Trainer):
         return StepSampler(self.train_samples.groups(self.args.sampler), seed)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
-        """Go through the validation samples in order."""
-        loader = DataLoader(
+        """Go through the validation samples in order; each rank takes its share, and none is taken twice."""
+        return DataLoader(
             self.eval_dataset,
             batch_size=self.args.per_device_eval_batch_size,
-            sampler=SequentialSampler(self.eval_dataset),
+            sampler=range(self.args.process_index, len(self.eval_dataset), self.args.world_size),
             collate_fn=self.eval_collator,
             num_workers=self.args.dataloader_num_workers,
         )
-        return self.accelerator.prepare(loader)
 
     def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> Tensor:
         """Return sum w over the whole optimizer step: all its batches, on all ranks."""
@@ -110,7 +109,7 @@ class CFTTrainer(Trainer):
         if "loss" in logs:
             now = time.perf_counter()
             steps = max(1, self.state.global_step - getattr(self, "_logged_step", 0))
-            _, normal, effect, prior, samples, computed, naive = self.totals.tolist()
+            _, normal, effect, prior, samples, computed, naive = self._over_ranks(self.totals).tolist()
             seconds = now - self.logged_at
             logs |= {"normal": normal / steps, "effect": effect / steps}
             if self.args.prior_weight:
@@ -132,6 +131,7 @@ class CFTTrainer(Trainer):
         Returns:
             `eval_loss` (the trained objective), `eval_normal` (its plain part), `eval_effect`, `eval_prior`.
         """
+        began = time.perf_counter()
         loader = self.get_eval_dataloader()
         model = self._wrap_model(self.model, training=False)
         model.eval()
@@ -142,14 +142,27 @@ class CFTTrainer(Trainer):
                 with self.compute_loss_context_manager():
                     parts = torch.stack(list(model(batch, 1.0)))
                 sums += torch.cat([parts, batch["weights"].sum()[None]]).double().cpu()
-        if self.args.world_size > 1:
-            sums = self.accelerator.reduce(sums.to(self.args.device), "sum").cpu()
+        sums = self._over_ranks(sums)
         means = (sums[:4] / sums[4].clamp(min=1e-12)).tolist()
         metrics = {f"{metric_key_prefix}_{name}": mean for name, mean in zip(StepLoss._fields, means, strict=True)}
+        self.logged_at += time.perf_counter() - began  # no part of the training's speed
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def _over_ranks(self, sums: Tensor) -> Tensor:
+        """Add up what the ranks have summed, each over its own batches."""
+        return self.accelerator.reduce(sums.to(self.args.device), "sum").cpu() if self.args.world_size > 1 else sums
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Save the language model alone, as a folder that transformers loads."""
         self.model.model.save_pretrained(output_dir or self.args.output_dir)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Read back what `_save` wrote."""
+        model = self.model.model
+        saved = type(model).from_pretrained(resume_from_checkpoint, local_files_only=True, dtype=model.dtype)
+        model.load_state_dict(saved.state_dict())
+
+    def _load_best_model(self) -> None:
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
