@@ -4,9 +4,10 @@ import contextlib
 import io
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
@@ -20,7 +21,7 @@ class Prepare:
     """Turn an interaction log into a Dataset folder: cleaned, ordered, split, and every event accounted for."""
 
     source: Positional[str]
-    """the log: a folder (recbole, movielens), a file (table), or `installed` (movielens: ML-100K of the recbole package)"""
+    """the log: a folder (recbole, movielens), a file (table), or `installed` (ML-100K of the recbole wheel)"""
     out: Path
     """DATASET folder to make; must be free"""
     format: str
@@ -150,7 +151,7 @@ class Demo:
         print(demo(self.out))
 
 
-_COMMANDS = {
+_COMMANDS: dict[str, Callable[..., Any]] = {
     "prepare": Prepare,
     "train": Train,
     "evaluate": Evaluate,

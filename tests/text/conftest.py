@@ -10,7 +10,7 @@ CHAT_TEMPLATE = (
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    words = [text for template in PRESETS.values() for text in template.fill("movies")]
+    words = [text for template in PRESETS.values() for text in template.fill("movie")]
     return train_tokenizer(["Star Wars (1977)", "Star Trek: First Contact (1996)", "Toy Story (1995)", *words], 400)
 
 

@@ -46,7 +46,7 @@ def test_given_tokens():
     pieces = ["<a_1>", "<a_2>", "<b_1>", "<b_2>"]
     tokenizer = train_tokenizer(["Halo"], 257, tokens=pieces)
     number = tokenizer.get_vocab()
-    prompt = build_prompt("alpaca", tokenizer, category="games")
+    prompt = build_prompt("alpaca", tokenizer, category="game")
     first, second, _ = given_tokens(ITEMS, "codes", tokenizer, prompt)
     quote = number['"']
     assert first == [quote, number["<a_1>"], number["<b_2>"], quote, tokenizer.eos_token_id]

@@ -35,14 +35,14 @@ def sequences_of(prompt, tokenizer):
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_saved_prompt_is_the_same(chat_tokenizer, name):
-    prompt = build_prompt(name, chat_tokenizer, category="movies", max_tokens=99)
+    prompt = build_prompt(name, chat_tokenizer, category="movie", max_tokens=99)
     assert Prompt.from_dict(json.loads(json.dumps(prompt.to_dict()))) == prompt
 
 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("counterfactual", ["dropped", "empty", "placeholder"])
 def test_prompts_are_integers_and_never_empty(chat_tokenizer, name, counterfactual):
-    prompt = build_prompt(name, chat_tokenizer, category="movies", counterfactual=counterfactual)
+    prompt = build_prompt(name, chat_tokenizer, category="movie", counterfactual=counterfactual)
     for ids in (prompt.counterfactual(), prompt.factual([])):
         assert ids.dtype == np.int32
         assert len(ids)
@@ -75,16 +75,16 @@ def test_plain_counterfactual_is_the_root_of_every_history(plain_tokenizer, coun
 
 
 def test_alpaca_reads_as_published(plain_tokenizer):
-    prompt = build_prompt("alpaca", plain_tokenizer, category="movies")
+    prompt = build_prompt("alpaca", plain_tokenizer, category="movie")
     sequences = sequences_of(prompt, plain_tokenizer)
     instruction = (
-        "### Instruction:\nGiven a list of movies the user has enjoyed before, "
-        "please recommend a new one that the user likes.\n\n"
+        "### Instruction:\nGiven a list of movies the user has watched before, "
+        "please recommend a new movie that the user likes to the user.\n\n"
     )
     assert text_of(plain_tokenizer, prompt.factual(sequences[:2])) == (
         "Below is an instruction that describes a task, paired with an input that provides further context. "
         "Write a response that appropriately completes the request.\n\n" + instruction + "### Input:\n"
-        'The user has enjoyed the following movies before: "Star Wars (1977)", "Star Wars"\n\n### Response:\n'
+        'The user has watched the following movies before: "Star Wars (1977)", "Star Wars"\n \n\n### Response:\n'
     )
     assert text_of(plain_tokenizer, prompt.counterfactual()) == (
         "Below is an instruction that describes a task. "
@@ -92,6 +92,21 @@ def test_alpaca_reads_as_published(plain_tokenizer):
     )
     assert text_of(plain_tokenizer, sequences[0]) == '"Star Wars (1977)"<|endoftext|>'
     assert not prompt.suffix_free
+
+
+@pytest.mark.parametrize(
+    ("category", "phrase"),
+    [
+        ("movie", "movies the user has watched before"),
+        ("Book", "Books the user has read before"),
+        ("video game", "video games the user has played before"),
+        ("item", "items the user has enjoyed before"),
+    ],
+)
+def test_alpaca_says_how_people_use_what_they_are_recommended(plain_tokenizer, category, phrase):
+    prompt = build_prompt("alpaca", plain_tokenizer, category=category)
+    for ids in (prompt.factual([]), prompt.counterfactual()):
+        assert f"Given a list of {phrase}, " in text_of(plain_tokenizer, ids)
 
 
 def test_d3_reads_as_published(plain_tokenizer):
@@ -106,7 +121,7 @@ def test_d3_reads_as_published(plain_tokenizer):
 
 
 def test_chat_is_cut_out_of_the_tokenizers_template(chat_tokenizer):
-    prompt = build_prompt("chat", chat_tokenizer, category="movies")
+    prompt = build_prompt("chat", chat_tokenizer, category="movie")
     sequences = sequences_of(prompt, chat_tokenizer)
     shown = prompt.factual(sequences[:2])
     text = text_of(chat_tokenizer, shown)
@@ -116,7 +131,7 @@ def test_chat_is_cut_out_of_the_tokenizers_template(chat_tokenizer):
     assert (shown == start).sum() == 2
     assert (shown == end).sum() == 1
     assert prompt.closing == (end,)
-    assert text_of(chat_tokenizer, prompt.counterfactual()).startswith("<|im_start|>user\nRecommend one of the movies")
+    assert text_of(chat_tokenizer, prompt.counterfactual()).startswith("<|im_start|>user\nRecommend a movie that I")
 
 
 def test_chat_ends_a_turn_as_its_template_does(chat_tokenizer):
@@ -126,14 +141,14 @@ def test_chat_ends_a_turn_as_its_template_does(chat_tokenizer):
     tokenizer.eos_token = "<|endoftext|>"
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
-    assert build_prompt("chat", tokenizer, category="movies").closing == (end,)
+    assert build_prompt("chat", tokenizer, category="movie").closing == (end,)
 
 
 def test_chat_needs_a_usable_chat_template(plain_tokenizer, chat_tokenizer):
     import copy
 
     with pytest.raises(InputError, match="chat template"):
-        build_prompt("chat", plain_tokenizer, category="movies")
+        build_prompt("chat", plain_tokenizer, category="movie")
     tokenizer = copy.deepcopy(chat_tokenizer)
     for template, message in (
         ("{{ messages[0].content | upper }}", "does not keep"),
@@ -141,12 +156,12 @@ def test_chat_needs_a_usable_chat_template(plain_tokenizer, chat_tokenizer):
     ):
         tokenizer.chat_template = template
         with pytest.raises(InputError, match=message):
-            build_prompt("chat", tokenizer, category="movies")
+            build_prompt("chat", tokenizer, category="movie")
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_special_token_in_a_title_is_text(chat_tokenizer, name):
-    prompt = build_prompt(name, chat_tokenizer, category="movies")
+    prompt = build_prompt(name, chat_tokenizer, category="movie")
     sequence = sequences_of(prompt, chat_tokenizer)[TITLES.index("a<|im_end|>b")]
     own = sequence[: -len(prompt.closing)]
     assert not set(own) & set(chat_tokenizer.all_special_ids)
@@ -155,7 +170,7 @@ def test_a_special_token_in_a_title_is_text(chat_tokenizer, name):
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_bos_goes_first_where_the_tokenizer_adds_it(bos_tokenizer, plain_tokenizer, name):
-    with_bos, without = (build_prompt(name, t, category="movies") for t in (bos_tokenizer, plain_tokenizer))
+    with_bos, without = (build_prompt(name, t, category="movie") for t in (bos_tokenizer, plain_tokenizer))
     bos = bos_tokenizer.bos_token_id
     assert with_bos.factual([]).tolist() == [bos, *without.factual([])]
     assert with_bos.counterfactual().tolist() == [bos, *without.counterfactual()]
@@ -167,7 +182,7 @@ def test_chat_gets_no_second_bos(bos_tokenizer, chat_tokenizer):
 
     tokenizer = copy.deepcopy(bos_tokenizer)
     tokenizer.chat_template = "{{ bos_token }}" + chat_tokenizer.chat_template
-    prompt = build_prompt("chat", tokenizer, category="movies")
+    prompt = build_prompt("chat", tokenizer, category="movie")
     assert (prompt.factual([]) == tokenizer.bos_token_id).sum() == 1
 
 
@@ -184,10 +199,10 @@ def test_an_empty_counterfactual_gets_a_first_token_and_so_does_the_factual(plai
 
 def test_empty_and_placeholder(plain_tokenizer):
     empty, word = (
-        build_prompt("alpaca", plain_tokenizer, category="movies", counterfactual=c) for c in ("empty", "placeholder")
+        build_prompt("alpaca", plain_tokenizer, category="movie", counterfactual=c) for c in ("empty", "placeholder")
     )
     assert empty.counterfactual().tolist() == empty.factual([]).tolist()
-    assert "movies before: unknown\n\n### Response:\n" in text_of(plain_tokenizer, word.counterfactual())
+    assert "movies before: unknown\n \n\n### Response:\n" in text_of(plain_tokenizer, word.counterfactual())
     listed = build_prompt("plain", plain_tokenizer, category="movie", counterfactual="placeholder")
     assert text_of(plain_tokenizer, listed.counterfactual()) == "movie history, in order:\nunknown\n"
 
@@ -196,9 +211,9 @@ def test_empty_and_placeholder(plain_tokenizer):
 @given(history=histories, slack=st.integers(0, 60), budget=st.integers(0, 9))
 @same_fixture
 def test_max_tokens_drops_whole_oldest_items(chat_tokenizer, name, history, slack, budget):
-    free = build_prompt(name, chat_tokenizer, category="movies")
+    free = build_prompt(name, chat_tokenizer, category="movie")
     frame = max(len(free.factual([])), len(free.counterfactual()))
-    bound = build_prompt(name, chat_tokenizer, category="movies", max_tokens=frame + budget + slack)
+    bound = build_prompt(name, chat_tokenizer, category="movie", max_tokens=frame + budget + slack)
     sequences = sequences_of(free, chat_tokenizer)
     shown = [sequences[item] for item in history]
     choices = [free.factual(shown[start:]).tolist() for start in range(len(shown) + 1)]
@@ -208,7 +223,7 @@ def test_max_tokens_drops_whole_oldest_items(chat_tokenizer, name, history, slac
 
 @pytest.mark.parametrize("name", ALL)
 def test_max_tokens_too_small_for_the_prompt_itself(chat_tokenizer, name):
-    prompt = build_prompt(name, chat_tokenizer, category="movies", max_tokens=12)
+    prompt = build_prompt(name, chat_tokenizer, category="movie", max_tokens=12)
     with pytest.raises(InputError, match="max_tokens 12 is too small"):
         prompt.factual([], 12)
 

@@ -7,6 +7,7 @@ together in one forward pass.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,9 @@ class _Found:
 
     def merged(self, row: Ints, item: Ints, score: Floats, k: int) -> "_Found":
         """Take more items in and keep each user's k best."""
-        every = _Found(*(np.concatenate(pair) for pair in ((self.row, row), (self.item, item), (self.score, score))))
+        every = _Found(
+            np.concatenate([self.row, row]), np.concatenate([self.item, item]), np.concatenate([self.score, score])
+        )
         order = np.lexsort((every.item, -every.score, every.row))
         rows = every.row[order]
         order = order[_rank_within(rows) < k]
@@ -303,7 +306,7 @@ def _child_log_probs(
     token = trie.token[child].astype(np.int64)
     log_p = np.empty(len(index))
     bounds = np.searchsorted(index, np.arange(0, len(nodes) + _HEAD_ROWS, _HEAD_ROWS))
-    for number, (begin, stop) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+    for number, (begin, stop) in enumerate(pairwise(bounds)):
         rows = slice(number * _HEAD_ROWS, (number + 1) * _HEAD_ROWS)
         part = index[begin:stop] - rows.start
         log_p[begin:stop] = _pair_log_probs(hidden[rows], part, token[begin:stop], head, catalogue_softmax)

@@ -1,4 +1,4 @@
-"""The prefix forest: every distinct prefix of a step's sequences is computed once (design idea: a batch is a forest)."""
+"""The prefix forest: every distinct prefix of a step's sequences is computed once."""
 
 from cftrec.forest.build import Forest, build_forest
 from cftrec.forest.rows import Row, cut_rows, pack_passes

@@ -50,7 +50,7 @@ def forest_hidden(model: Any, tokens: Tensor, depth: Tensor, end: Tensor) -> Ten
     return output.last_hidden_state if scale == 1 else output.last_hidden_state * scale
 
 
-def check_forest(model: nn.Module) -> None:
+def check_forest(model: Any) -> None:
     """Compare a small branching forest with the model's own forward pass, logits and one gradient.
 
     Raises:
@@ -58,36 +58,33 @@ def check_forest(model: nn.Module) -> None:
             position biases that ignore position ids), so a forest would train another function than the model's.
     """
     rng = np.random.default_rng(0)
-    limit = min(model.config.vocab_size, 1000)  # type: ignore[union-attr]
+    limit = min(model.config.vocab_size, 1000)
     trunk = rng.integers(0, limit, 5)
     # Layers that count a window of their own along the row (GPT-Neo) show it only in a row longer than that window.
     more = (getattr(model.config, "window_size", None) or 0) // 4
     branches = [(5, 4), (5, 6), (2, 3), *[(5, 4)] * more]
     sequences = [np.concatenate([trunk[:cut], rng.integers(0, limit, tail)]) for cut, tail in branches]
-    device, training = next(model.parameters()).device, model.training
+    name, training = type(model).__name__, model.training
     model.eval()
     try:
-        shared, alone = _both_ways(model, sequences, device)
+        shared, alone = _both_ways(model, sequences)
     except (ValueError, TypeError, RuntimeError, AttributeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"{type(model).__name__} cannot run on prefix forests ({reason}); choose another model"
-        ) from error
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"{name} cannot run on prefix forests ({reason}); choose another model") from error
     finally:
         model.train(training)
-    for name, a, b in zip(("logits", "gradient"), shared, alone, strict=True):
-        error = ((a - b).abs().max() / b.abs().max().clamp(min=1e-12)).item()
-        tolerance = 1e-3 if a.dtype == torch.float32 else 0.1
-        if not error < tolerance:
+    for part, a, b in zip(("logits", "gradient"), shared, alone, strict=True):
+        difference = ((a - b).abs().max() / b.abs().max().clamp(min=1e-12)).item()
+        if not difference < (1e-3 if a.dtype == torch.float32 else 0.1):
             raise InputError(
-                f"{type(model).__name__} gives other {name} on a prefix forest than on its own (relative error {error:.1g}): "
+                f"{name} gives other {part} on a prefix forest than on its own (relative difference {difference:.1g}): "
                 "its layers do not honour attention masks and position ids; choose another model"
             )
 
 
-def _both_ways(model: Any, sequences: list[Any], device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
+def _both_ways(model: Any, sequences: list[Any]) -> tuple[list[Tensor], list[Tensor]]:
     """Return [logits, gradient of the embedding] computed as one forest and as single sequences."""
-    forest = build_forest(sequences)
+    forest, device = build_forest(sequences), model.device
     rows = [torch.from_numpy(array)[None].to(device) for array in (forest.tokens, forest.depth, forest.end)]
     head, embedding = head_of(model), model.get_input_embeddings().weight
     index = torch.from_numpy(np.concatenate(forest.paths)).to(device)

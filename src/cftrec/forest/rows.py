@@ -22,6 +22,7 @@ class Row:
     forest: Forest
 
     def __len__(self) -> int:
+        """Return the number of nodes."""
         return len(self.forest.tokens)
 
 

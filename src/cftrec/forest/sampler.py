@@ -34,7 +34,9 @@ class StepSampler(Sampler[int]):
         self.epoch = epoch
 
     def __len__(self) -> int:
+        """Return the number of samples."""
         return len(self.groups)
 
     def __iter__(self) -> Iterator[int]:
+        """Go through an epoch."""
         return iter(epoch_order(self.groups, self.seed, self.epoch).tolist())

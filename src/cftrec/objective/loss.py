@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 CHUNK_BYTES = 64 * 2**20
-"""Default budget of one chunk's fp32 logits; the loss holds about three tensors of this size at a time."""
+"""Default budget in bytes of a chunk's fp32 logits; the loss holds about three tensors of this size at a time."""
 
 
 class CFTLoss(NamedTuple):
-    """0-dim tensors: `normal` and `effect` are divided by the denominator, `total` = normal + effect_weight * effect."""
+    """0-dim tensors, each divided by the denominator; `total` = normal + effect_weight * effect."""
 
     total: Tensor
     normal: Tensor
@@ -28,7 +28,8 @@ class Choices(NamedTuple):
 
     Attributes:
         offsets: int64 [N + 1].
-        tokens: int64 [offsets[-1]]; token n's candidates are `tokens[offsets[n]:offsets[n + 1]]`, its target among them.
+        tokens: int64 [offsets[-1]]; token n's candidates, its target among them, are
+            `tokens[offsets[n]:offsets[n + 1]]`.
     """
 
     offsets: Tensor
@@ -105,7 +106,7 @@ def compute_dtype(tensor: Tensor) -> torch.dtype:
 class _Chunk(NamedTuple):
     """Some tokens, and the rows of the head they are scored against (`columns` None: all of them)."""
 
-    index: Tensor
+    tokens: Tensor
     columns: Tensor | None
     allowed: Tensor | None
     labels: Tensor
@@ -179,12 +180,12 @@ class _Terms(torch.autograd.Function):
         effect = torch.zeros_like(normal)
         for chunk in _chunks(targets, len(head), chunk_size, choices):
             columns, offset = _select(wide, bias, chunk)
-            shown = factual[chunk.index].to(dtype)
+            shown = factual[chunk.tokens].to(dtype)
             logits = _logits(shown, columns, offset, softcap)
             if counterfactual is not None:
                 change = _effect_logits(logits, factual, counterfactual, columns, offset, softcap, chunk, dtype)
-                effect += (_cross_entropy(change, chunk)[0] * effect_weights[chunk.index]).sum()
-            normal += (_cross_entropy(logits, chunk)[0] * weights[chunk.index]).sum()
+                effect += (_cross_entropy(change, chunk)[0] * effect_weights[chunk.tokens]).sum()
+            normal += (_cross_entropy(logits, chunk)[0] * weights[chunk.tokens]).sum()
         result = torch.promote_types(factual.dtype, torch.float32)
         return normal.to(result), effect.to(result)
 
@@ -200,17 +201,17 @@ class _Terms(torch.autograd.Function):
         d_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.promote_types(bias.dtype, torch.float32))
         for chunk in _chunks(targets, len(head), chunk_size, choices):
             columns, offset = _select(wide, bias, chunk)
-            shown = factual[chunk.index].to(dtype)
+            shown = factual[chunk.tokens].to(dtype)
             logits = _logits(shown, columns, offset, softcap)
             d_shown, d_hidden = None, None
             if counterfactual is not None:
-                hidden = counterfactual[chunk.index].to(dtype)
+                hidden = counterfactual[chunk.tokens].to(dtype)
                 change = _effect_logits(logits, factual, counterfactual, columns, offset, softcap, chunk, dtype)
                 unshown = None if softcap is None else logits - change
-                d_shown = _slope(change, chunk, slopes[1] * effect_weights[chunk.index])
+                d_shown = _slope(change, chunk, slopes[1] * effect_weights[chunk.tokens])
                 d_hidden = -d_shown if unshown is None else -d_shown * _cap_slope(unshown, softcap)
             cap = None if softcap is None else _cap_slope(logits, softcap)
-            d_logits = _slope(logits, chunk, slopes[0] * weights[chunk.index])
+            d_logits = _slope(logits, chunk, slopes[0] * weights[chunk.tokens])
             d_logits = d_logits if d_shown is None else d_logits.add_(d_shown)
             d_logits = d_logits if cap is None else d_logits.mul_(cap)
             _add_gradients(d_logits.to(dtype), shown, columns, chunk, d_factual, d_head, d_bias)
@@ -243,8 +244,8 @@ def _effect_logits(
     bf16 the difference of two rounded logits would keep nothing of a small effect.
     """
     if softcap is None:
-        return _logits((factual[chunk.index] - counterfactual[chunk.index]).to(dtype), head, None, None)
-    return logits - _logits(counterfactual[chunk.index].to(dtype), head, bias, softcap)
+        return _logits((factual[chunk.tokens] - counterfactual[chunk.tokens]).to(dtype), head, None, None)
+    return logits - _logits(counterfactual[chunk.tokens].to(dtype), head, bias, softcap)
 
 
 def _cap_slope(logits: Tensor, softcap: float) -> Tensor:
@@ -261,7 +262,7 @@ def _add_gradients(
     d_bias: Tensor | None,
 ) -> None:
     """Add what one chunk's logits owe to the hidden states, the head and the bias."""
-    d_hidden[chunk.index] += (d_logits @ head).to(d_hidden.dtype)
+    d_hidden[chunk.tokens] += (d_logits @ head).to(d_hidden.dtype)
     if chunk.columns is not None:
         d_head.index_add_(0, chunk.columns, (d_logits.T @ hidden).to(d_head.dtype))
     elif d_head.dtype == d_logits.dtype:

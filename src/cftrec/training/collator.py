@@ -54,9 +54,11 @@ class Samples(TorchDataset[int]):
         return self.users if sampler == "users" else np.arange(len(self.positions))
 
     def __len__(self) -> int:
+        """Return the number of samples."""
         return len(self.positions)
 
     def __getitem__(self, sample: int) -> int:
+        """Return the sample's number, which is all the collator needs."""
         return sample
 
 
@@ -66,8 +68,8 @@ class Scored:
 
     Attributes:
         offsets: int64 [I + 1].
-        places: int64 [offsets[-1]], places in the item's sequence: all of them under the vocabulary softmax, those where
-            the catalogue leaves a choice under the catalogue softmax (the others are forced and have no loss).
+        places: int64 [offsets[-1]], places in the item's sequence: all of them under the vocabulary softmax, those
+            where the catalogue leaves a choice under the catalogue softmax (the others are forced and have no loss).
         nodes: int64 [offsets[-1]], the trie node at which each of these tokens is chosen.
     """
 
@@ -119,6 +121,7 @@ class StepCollator:
     scored: Scored = field(init=False)
 
     def __post_init__(self) -> None:
+        """Find the weighted tokens of every item once."""
         self.scored = Scored.of(self.catalogue, self.softmax)
 
     def __call__(self, numbers: Sequence[int]) -> Batch:
@@ -173,7 +176,7 @@ class StepCollator:
         return sequences, predictors
 
     def _without_history(self, items: Ints) -> tuple[list[Batch], Ints]:
-        """Return the passes of x_0, each distinct target once, and the row of their hidden states for each weighted token."""
+        """Return the passes of x_0, each distinct target once, and each weighted token's row of their hidden states."""
         distinct, which = np.unique(items, return_inverse=True)
         places = self.scored.of_items(self.scored.places, distinct)
         sequences, predictors = self._with_targets([self.prompt.counterfactual()] * len(distinct), distinct, places)

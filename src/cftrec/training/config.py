@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
@@ -81,7 +82,7 @@ class CFTConfig(TrainingArguments):
     # Defaults of transformers that the authors' code sets otherwise.
     per_device_train_batch_size: int = _option(64, "samples of a step on each device")
     per_device_eval_batch_size: int = _option(64, "samples of a validation batch on each device")
-    learning_rate: float | None = _option(  # type: ignore[assignment]
+    learning_rate: float | None = _option(
         None, "peak learning rate of AdamW; unset: 1e-4 as the authors, and 2e-3 for nano, which starts from scratch"
     )
     warmup_steps: float = _option(20, "linear warm-up, in steps; below 1 a share of all steps")
@@ -92,8 +93,11 @@ class CFTConfig(TrainingArguments):
     dataloader_pin_memory: bool = _option(False, "pinning pays on a GPU only")
 
     def __post_init__(self) -> None:
+        """Fill in what depends on other options, and check all of them."""
         if self.learning_rate is None:
             self.learning_rate = 2e-3 if self.model == "nano" else 1e-4
+        if self.bf16 and not torch.cuda.is_available():
+            self.use_cpu = True  # transformers allows bf16 on a CPU only where it is asked for by name
         super().__post_init__()
         self._check()
 
@@ -140,24 +144,21 @@ class CFTConfig(TrainingArguments):
                 )
 
     def to_options(self) -> dict[str, Any]:
-        """Return the options that differ from the defaults, with every option of the method, as plain YAML values."""
-        default = {item.name: item.default for item in dataclasses.fields(self)}
-        values = {name: getattr(self, name) for name in default}
-        plain = {name: getattr(value, "value", value) for name, value in values.items()}
-        own = {name: plain[name] for name in _OWN}
-        other = {
-            name: value
-            for name, value in plain.items()
-            if name not in own and name not in _LOCAL and value != default[name] and isinstance(value, _Plain)
+        """Return what decides the run, as plain YAML values: the options above, and others that differ from defaults."""
+        values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        default = {item.name: item.default for item in dataclasses.fields(TrainingArguments)}
+        return {
+            name: getattr(value, "value", value)
+            for name, value in values.items()
+            if name in _OWN or name in _SHOWN or (name not in _LOCAL and value and value != default[name])
         }
-        return own | other
 
 
-_Plain = (str, int, float, bool, list, dict)
 _OWN = tuple(CFTConfig.__annotations__)
 # Asked before any parser is made: HfArgumentParser writes simpler types into the fields it has seen.
 _LISTS = frozenset(item.name for item in dataclasses.fields(CFTConfig) if "list" in str(item.type))
-_LOCAL = frozenset({"output_dir", "run_name", "local_rank", "logging_dir"})
+_SHOWN = frozenset({"seed", "num_train_epochs", "max_steps", "gradient_accumulation_steps", "bf16", "lr_scheduler_type"})
+_LOCAL = frozenset({"output_dir", "run_name", "local_rank", "accelerator_config", "use_cpu", "do_eval"})
 _UNREAD = {
     "label_smoothing_factor": 0.0,
     "use_liger_kernel": False,

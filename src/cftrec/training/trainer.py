@@ -97,7 +97,7 @@ class CFTTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Return this batch's share of the step's loss; ranks' gradients are averaged, so each share counts all ranks."""
+        """Return this batch's share of the step's loss, times the ranks, whose gradients get averaged."""
         losses: StepLoss = model(inputs, num_items_in_batch)
         parts = torch.stack([losses.loss.detach(), *losses[1:]]).double().cpu()
         self.totals += torch.cat([parts, inputs["counts"].double().cpu()])
@@ -137,8 +137,8 @@ class CFTTrainer(Trainer):
         model.eval()
         sums = torch.zeros(5, dtype=torch.float64)
         with torch.no_grad():
-            for batch in loader:
-                batch = self._prepare_inputs(batch)
+            for loaded in loader:
+                batch = self._prepare_inputs(loaded)
                 with self.compute_loss_context_manager():
                     parts = torch.stack(list(model(batch, 1.0)))
                 sums += torch.cat([parts, batch["weights"].sum()[None]]).double().cpu()
@@ -147,7 +147,7 @@ class CFTTrainer(Trainer):
         metrics = {f"{metric_key_prefix}_{name}": mean for name, mean in zip(StepLoss._fields, means, strict=True)}
         self.logged_at += time.perf_counter() - began  # no part of the training's speed
         self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def _over_ranks(self, sums: Tensor) -> Tensor:

@@ -1,0 +1,174 @@
+"""The search against brute force: random models, hostile catalogues, both softmaxes."""
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cftrec.decoding import search, sequence_log_probs
+from cftrec.text import Catalogue
+
+VOCABULARY = 10
+SHAPE = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+    "max_position_embeddings": 64,
+    "bos_token_id": None,
+    "eos_token_id": None,
+}
+
+
+def model_of(kind: str):
+    torch.manual_seed(len(kind))
+    if kind == "gpt2":
+        config = transformers.GPT2Config(
+            vocab_size=VOCABULARY, n_embd=16, n_layer=2, n_head=2, n_positions=64, bos_token_id=None, eos_token_id=None
+        )
+    elif kind == "mistral":  # a window shorter than the sequences
+        config = transformers.MistralConfig(**SHAPE, sliding_window=4)
+    elif kind == "gemma2":  # soft-capped logits, eager attention, sliding layers
+        config = transformers.Gemma2Config(**SHAPE, sliding_window=4, final_logit_softcapping=3.0)
+    else:
+        config = transformers.Qwen2Config(**SHAPE)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(5)  # random weights of the usual size make all titles almost equally likely
+    return model
+
+
+MODELS = {kind: model_of(kind) for kind in ("qwen2", "gpt2", "mistral", "gemma2")}
+
+
+def catalogue_of(sequences: list[list[int]]) -> Catalogue:
+    names = [str(item) for item in range(len(sequences))]
+    return Catalogue.build(names, names, sequences)
+
+
+def brute_force(model, catalogue: Catalogue, prompt: np.ndarray, softmax: str) -> np.ndarray:
+    """Score every item by itself: the whole prompt and title through the model, no padding, no trie."""
+    scores = []
+    for item in range(len(catalogue)):
+        sequence = catalogue.sequence(item).tolist()
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([[*prompt.tolist(), *sequence]])).logits[0].double()
+        total = 0.0
+        for place, token in enumerate(sequence):
+            row = logits[len(prompt) - 1 + place]
+            if softmax == "catalogue":
+                others = (catalogue.sequence(other).tolist() for other in range(len(catalogue)))
+                allowed = {s[place] for s in others if len(s) > place and s[:place] == sequence[:place]}
+                total += (row[token] - torch.logsumexp(row[sorted(allowed)], 0)).item()
+            else:
+                total += torch.log_softmax(row, 0)[token].item()
+        scores.append(total)
+    return np.array(scores)
+
+
+def best(scores: np.ndarray, k: int, excluded: list[int]) -> np.ndarray:
+    left = scores.copy()
+    left[excluded] = -np.inf
+    order = np.lexsort((np.arange(len(scores)), -left))[:k]
+    return order[left[order] > -np.inf]
+
+
+tokens = st.integers(0, VOCABULARY - 1)
+catalogues = st.lists(st.lists(tokens, min_size=1, max_size=6), min_size=1, max_size=14)
+prompts = st.lists(st.lists(tokens, min_size=1, max_size=7), min_size=1, max_size=3)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    sequences=catalogues,
+    starts=prompts,
+    k=st.integers(1, 6),
+    softmax=st.sampled_from(["catalogue", "vocabulary"]),
+    kind=st.sampled_from(sorted(MODELS)),
+    data=st.data(),
+)
+def test_equals_brute_force(sequences, starts, k, softmax, kind, data):
+    """Scores are equal; the order is, where scores differ; what is excluded is left out; the certificate is given."""
+    # Half of the catalogues get titles that begin another one, and equal titles.
+    sequences = sequences + [sequences[0][: len(sequences[0]) // 2 + 1], sequences[-1]]
+    catalogue, model = catalogue_of(sequences), MODELS[kind]
+    arrays = [np.array(start, dtype=np.int32) for start in starts]
+    excluded = [data.draw(st.lists(st.integers(0, len(sequences) - 1), max_size=3)) for _ in starts]
+    found = search(model, catalogue, arrays, k, softmax=softmax, excluded=[np.array(e, dtype=int) for e in excluded])
+    assert found.exact.all()
+    for row, prompt in enumerate(arrays):
+        scores = brute_force(model, catalogue, prompt, softmax)
+        expected = best(scores, k, excluded[row])
+        got = found.items[row][found.items[row] >= 0]
+        assert len(got) == len(expected) == len(set(got.tolist()))
+        np.testing.assert_allclose(found.scores[row][: len(got)], scores[expected], atol=1e-4)
+        np.testing.assert_allclose(found.scores[row][: len(got)], scores[got], atol=1e-4)
+        assert (found.items[row][len(got) :] == -1).all()
+        assert np.isneginf(found.scores[row][len(got) :]).all()
+        if len(expected) > 1 and np.abs(np.diff(scores[expected])).min() > 1e-4:
+            outside = np.delete(scores, [*expected, *excluded[row]])
+            if not len(outside) or scores[expected[-1]] - outside.max() > 1e-4:
+                assert got.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("softmax", ["catalogue", "vocabulary"])
+@pytest.mark.parametrize("kind", sorted(MODELS))
+def test_scores_by_padded_batches_equal_single_sequences(kind, softmax):
+    rng = np.random.default_rng(3)
+    catalogue = catalogue_of([rng.integers(0, VOCABULARY, rng.integers(1, 7)).tolist() for _ in range(9)])
+    starts = [rng.integers(0, VOCABULARY, length).astype(np.int32) for length in (1, 8, 3)]
+    items = [int(item) for item in range(9)]
+    for prompt in starts:
+        log_p = sequence_log_probs(MODELS[kind], [prompt] * 9, items, catalogue, softmax)
+        assert [len(tokens) for tokens in log_p] == [len(catalogue.sequence(item)) for item in items]
+        sums = np.array([tokens.sum() for tokens in log_p])
+        np.testing.assert_allclose(sums, brute_force(MODELS[kind], catalogue, prompt, softmax), atol=1e-4)
+
+
+def test_catalogue_probabilities_sum_to_one():
+    """Where no title begins another, the catalogue softmax is a distribution over items."""
+    sequences = [[a, b, 9] for a in range(4) for b in range(3)]
+    scores = search(MODELS["qwen2"], catalogue_of(sequences), [np.array([1, 2], np.int32)], 12).scores
+    assert np.exp(scores).sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_a_spent_budget_gives_no_certificate():
+    rng = np.random.default_rng(0)
+    sequences = [rng.integers(0, VOCABULARY, 6).tolist() for _ in range(300)]
+    starts = [np.array([token], np.int32) for token in range(3)]
+    found = search(MODELS["qwen2"], catalogue_of(sequences), starts, 20, softmax="vocabulary", budget=1)
+    whole = search(MODELS["qwen2"], catalogue_of(sequences), starts, 20, softmax="vocabulary")
+    assert not found.exact.any()
+    assert whole.exact.all()
+    assert (found.expanded < whole.expanded).all()
+
+
+def test_one_item_needs_no_search():
+    found = search(MODELS["gpt2"], catalogue_of([[1, 2, 3]]), [np.array([5], np.int32)], 3)
+    assert found.items.tolist() == [[0, -1, -1]]
+    assert found.scores[0, 0] == 0
+    assert found.exact.all()
+    assert found.expanded.tolist() == [0]
+
+
+def test_everything_excluded():
+    found = search(MODELS["gpt2"], catalogue_of([[1], [2]]), [np.array([5], np.int32)], 2, excluded=[np.array([0, 1])])
+    assert found.items.tolist() == [[-1, -1]]
+    assert found.exact.all()
+
+
+def test_users_of_a_batch_do_not_see_each_other():
+    rng = np.random.default_rng(1)
+    catalogue = catalogue_of([rng.integers(0, VOCABULARY, rng.integers(2, 6)).tolist() for _ in range(60)])
+    starts = [rng.integers(0, VOCABULARY, rng.integers(1, 12)).astype(np.int32) for _ in range(9)]
+    for softmax in ("catalogue", "vocabulary"):
+        together = search(MODELS["mistral"], catalogue, starts, 5, softmax=softmax)
+        for row, start in enumerate(starts):
+            alone = search(MODELS["mistral"], catalogue, [start], 5, softmax=softmax)
+            np.testing.assert_allclose(together.scores[row], alone.scores[0], atol=1e-4)

@@ -1,0 +1,108 @@
+"""Models on forests: what a forest gives is what each sequence gives alone; models that cannot are refused."""
+
+import numpy as np
+import pytest
+import torch
+
+from cftrec.errors import InputError
+from cftrec.forest import build_forest
+from cftrec.forest.backbone import check_forest, forest_hidden, head_of
+
+GEMMA = {"query_pre_attn_scalar": 8}
+MODELS = {
+    "llama": ("llama", {}),
+    "llama, eager": ("llama", {"attn_implementation": "eager"}),
+    "qwen2": ("qwen2", {}),
+    "qwen2, window in one layer": ("qwen2", {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}),
+    "qwen2, window in all layers": ("qwen2", {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 0}),
+    "gpt2": ("gpt2", {}),
+    "mistral": ("mistral", {"sliding_window": 4}),
+    "mistral, eager": ("mistral", {"sliding_window": 4, "attn_implementation": "eager"}),
+    "gemma2": ("gemma2", {"sliding_window": 4, "final_logit_softcapping": 3.0, **GEMMA}),
+    "gemma3": ("gemma3_text", {"sliding_window": 4, "sliding_window_pattern": 2, **GEMMA}),
+    "cohere, scaled logits": ("cohere", {"logit_scale": 0.3}),
+    "granite, scaled logits": ("granite", {"logits_scaling": 3.0}),
+    "phi, a bias in the head": ("phi", {}),
+}
+LENGTHS = [(30, 8), (30, 1), (22, 12), (5, 40), (0, 20), (12, 3)]  # of the trunk shared, and of the tail
+
+
+def branching() -> list[np.ndarray]:
+    rng = np.random.default_rng(1)
+    trunk = rng.integers(1, 97, 30)
+    return [np.concatenate([trunk[:cut], rng.integers(1, 97, tail)]) for cut, tail in LENGTHS]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_forest_gives_what_each_sequence_gives_alone(tiny_model, name):
+    kind, options = MODELS[name]
+    model = tiny_model(kind, **options).eval()
+    check_forest(model)
+    sequences = branching()
+    forest = build_forest(sequences)
+    rows = [torch.from_numpy(array)[None] for array in (forest.tokens, forest.depth, forest.end)]
+    head = head_of(model)
+    with torch.no_grad():
+        hidden = forest_hidden(model, *rows)[0]
+        logits = torch.nn.functional.linear(hidden, head.weight, head.bias)
+        if head.softcap is not None:
+            logits = head.softcap * torch.tanh(logits / head.softcap)
+        for sequence, path in zip(sequences, forest.paths, strict=True):
+            alone = model(input_ids=torch.from_numpy(sequence)[None], use_cache=False).logits[0]
+            assert (logits[path] - alone).abs().max() <= 5e-6 * alone.abs().max()
+
+
+def test_rows_of_a_pass_do_not_see_each_other_nor_padding(tiny_model):
+    model = tiny_model("llama").eval()
+    one, other = build_forest([[5, 6, 7], [5, 8]]), build_forest([[9, 1]])
+    tokens, depth, end = (torch.zeros(2, 4, dtype=torch.int64) for _ in range(3))
+    end[:] = torch.arange(1, 5)
+    for row, forest in enumerate((one, other)):
+        for table, name in ((tokens, "tokens"), (depth, "depth"), (end, "end")):
+            values = torch.from_numpy(getattr(forest, name))
+            table[row, : len(values)] = values
+    with torch.no_grad():
+        hidden = forest_hidden(model, tokens, depth, end)
+        for row, forest in enumerate((one, other)):
+            alone = forest_hidden(
+                model, *(torch.from_numpy(a)[None] for a in (forest.tokens, forest.depth, forest.end))
+            )
+            torch.testing.assert_close(hidden[row, : len(forest.tokens)], alone[0])
+    assert hidden.isfinite().all()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_probe_leaves_the_model_as_it_was(tiny_model, training):
+    model = tiny_model("qwen2").train(training)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    check_forest(model)
+    assert model.training is training
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_probe_works_in_bf16_and_with_dropout(tiny_model):
+    check_forest(tiny_model("llama").bfloat16())
+    check_forest(tiny_model("gpt2", resid_pdrop=0.5, embd_pdrop=0.5, attn_pdrop=0.5).train())
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("mamba", {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8}),  # a state, no attention
+        ("bloom", {"hidden_size": 32, "n_layer": 2, "n_head": 4}),  # ALiBi
+        (  # a window counted along the row: wider than the probe's sequences, which must not hide it
+            "gpt_neo",
+            {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]]}
+            | {"window_size": 64, "max_position_embeddings": 512},
+        ),
+    ],
+)
+def test_models_that_compute_something_else_on_a_forest_are_refused(tiny_model, kind, options):
+    model = tiny_model(kind, **options)
+    with pytest.raises(InputError, match="choose another model") as error:
+        check_forest(model)
+    assert "\n" not in str(error.value)
+    assert type(model).__name__ in str(error.value)

@@ -1,0 +1,347 @@
+"""The command line from a log to recommendations, and every piece of bad input: exit 2 and one clear line."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+
+from cftrec import Catalogue, Dataset, Recommender
+from cftrec.cli import main
+
+GAMES = Path(__file__).parents[2] / "shared" / "data" / "amazon-games"
+TITLES = [
+    "Star Wars (1977)",
+    "Star Wars",
+    "Amélie 🎬",
+    "Fargo",
+    "Alien",
+    "Aliens",
+    "A, B & C",
+    "<script>x</script>",
+    "Up",
+    "M",
+]
+TINY = (
+    "nano_hidden_size=16 nano_heads=2 nano_layers=1 nano_vocab_size=280 per_device_train_batch_size=16 category=movie"
+)
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory) -> Path:
+    """A CSV log of 30 users, five of them too short for a target."""
+    rng = np.random.default_rng(0)
+    rows = [
+        (f"u{user}", f"i{item}", 1000 * user + place)
+        for user in range(30)
+        for place, item in enumerate(rng.permutation(10)[: 2 if user < 5 else rng.integers(3, 9)])
+    ]
+    folder = tmp_path_factory.mktemp("log")
+    pl.DataFrame(rows, ["user_id", "item_id", "time"], orient="row").write_csv(folder / "log.csv")
+    pl.DataFrame({"item_id": [f"i{item}" for item in range(10)], "title": TITLES}).write_csv(folder / "items.csv")
+    return folder
+
+
+def prepare(log: Path, out: Path, *more: str) -> None:
+    items = ["--items", str(log / "items.csv"), "--timestamp-column", "time"]
+    main(["prepare", str(log / "log.csv"), "--format", "table", "--out", str(out), *items, *more])
+
+
+@pytest.fixture(scope="module")
+def dataset(log) -> Path:
+    prepare(log, log / "dataset")
+    return log / "dataset"
+
+
+def train(dataset: Path, out: Path, *options: str) -> Path:
+    main(["train", str(dataset), "--out", str(out), "--set", *TINY.split(), "max_steps=4", *options])
+    return out
+
+
+@pytest.fixture(scope="module")
+def runs(dataset) -> list[Path]:
+    """Two evaluated runs."""
+    made = [
+        train(dataset, dataset.parent / "cft"),
+        train(dataset, dataset.parent / "plain", "effect_weight=0", "beta=1"),
+    ]
+    for run in made:
+        main(["evaluate", str(run), str(dataset)])
+    return made
+
+
+def fails(capsys, *arguments: str, code: int = 2) -> str:
+    """Run a command that must fail and return its one line."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(list(arguments))
+    shown = capsys.readouterr()
+    assert stop.value.code == code
+    assert shown.out == ""
+    assert shown.err.count("\n") == 1
+    assert shown.err.startswith("cftrec: ")
+    return shown.err
+
+
+def test_dataset_accounts_for_every_event(dataset):
+    data = Dataset.load(dataset)
+    manifest = json.loads((dataset / "manifest.json").read_text())
+    assert manifest["format_version"] == 1
+    for step in manifest["steps"]:
+        assert step["events"]["in"] == step["events"]["kept"] + sum(step["events"]["dropped"].values())
+    assert len(data.users) == 30
+    assert len(data.targets("test")) == len(data.targets("validation")) == 25
+
+
+def test_run_is_self_contained(runs, dataset, tmp_path):
+    """A copy of a RUN recommends where nothing else of the flow is left."""
+    moved = tmp_path / "elsewhere"
+    subprocess.run(["cp", "-r", str(runs[0]), str(moved)], check=True)
+    recommender = Recommender.from_pretrained(moved)
+    assert isinstance(recommender.catalogue, Catalogue)
+    assert recommender.catalogue.titles == TITLES
+    answer = recommender.recommend([["Star Wars", "Up"], []], k=4)
+    assert [len(items) for items in answer] == [4, 4]
+    assert not {"Star Wars", "Up"} & {item.title for item in answer[0]}
+    scores = recommender.score([["Star Wars", "Up"], []], TITLES)
+    assert scores.shape == (2, 10)
+    for row, items in enumerate(answer):
+        for item in items:
+            assert item.score == pytest.approx(scores[row][TITLES.index(item.title)], abs=1e-4)
+            assert item.item_id == f"i{TITLES.index(item.title)}"
+
+
+def test_run_says_how_it_came_about(runs, dataset):
+    manifest = json.loads((runs[0] / "manifest.json").read_text())
+    config = yaml.safe_load((runs[0] / "config.yaml").read_text())
+    assert manifest["name"] == "cft"
+    assert manifest["steps"] == 4
+    assert config["effect_weight"] == 0.1
+    assert config["seed"] == 42
+    logged = json.loads((runs[0] / "log.json").read_text())["log"]
+    assert {"train_loss", "train_runtime"} <= set(logged[-1])
+
+
+def test_config_file_and_overrides(dataset, tmp_path):
+    (tmp_path / "c.yaml").write_text("beta: 0.5\nlearning_rate: 1e-3\neffect_weight: 0.3\n")
+    options = ["--config", str(tmp_path / "c.yaml"), "--set", "effect_weight=0.2", "--set", "logging_steps=1"]
+    run = tmp_path / "run"
+    main(["train", str(dataset), "--out", str(run), "--set", *TINY.split(), "max_steps=2", *options])
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert (config["beta"], config["effect_weight"], config["learning_rate"]) == (0.5, 0.2, 0.001)
+    first = json.loads((run / "log.json").read_text())["log"][0]
+    assert {"loss", "normal", "effect", "samples_per_second", "tokens_computed", "tokens_naive"} <= set(first)
+    assert first["loss"] == pytest.approx(first["normal"] + 0.2 * first["effect"], rel=1e-5)
+    assert 0 < first["tokens_computed"] < first["tokens_naive"]
+
+
+def test_evaluate_writes_metrics_and_ranks(runs, dataset):
+    data, run = Dataset.load(dataset), runs[0]
+    metrics = json.loads((run / "metrics.json").read_text())
+    ranks = pl.read_parquet(run / "ranks.parquet")
+    expected = {f"{name}@{k}" for name in ("HR", "NDCG", "MRR") for k in (1, 5, 10, 20)}
+    assert expected <= set(metrics)
+    assert ranks.height == 25
+    assert ranks["exact"].all()
+    recommender = Recommender.from_pretrained(run)
+    ids = data.items["item_id"].to_list()
+    for row, position in zip(ranks.iter_rows(named=True), data.targets("test"), strict=True):
+        history = [ids[item] for item in data.history(position)]
+        target = ids[data.events[position]]
+        assert (row["target"], row["history_length"]) == (target, len(history))
+        scores = recommender.score([[TITLES[ids.index(item)] for item in history]], TITLES)[0]
+        left = [item for item in ids if item not in history or item == target]
+        best = sorted(left, key=lambda item: -scores[ids.index(item)])
+        assert row["rank"] == 1 + best.index(target)
+        np.testing.assert_allclose(row["scores"], [scores[ids.index(item)] for item in best], atol=1e-4)
+    hits = ranks["rank"].to_numpy() <= 5
+    assert metrics["HR@5"] == pytest.approx(hits.mean())
+
+
+def test_evaluate_another_split(runs, dataset, capsys):
+    main(["evaluate", str(runs[0]), str(dataset), "--split", "validation"])
+    assert (runs[0] / "validation" / "metrics.json").is_file()
+    assert "NDCG@10" in capsys.readouterr().out
+
+
+def test_compare_writes_summary_and_report(runs, tmp_path, capsys):
+    main(["compare", *map(str, runs), "--out", str(tmp_path / "c")])
+    summary = json.loads((tmp_path / "c" / "summary.json").read_text())
+    rows = {row["model"]: row for row in summary["rows"]}
+    assert list(rows) == ["popular", "cft", "plain"]
+    for row in rows.values():
+        assert row["NDCG@10_ci"][0] <= row["NDCG@10"] <= row["NDCG@10_ci"][1]
+    assert {(t["a"], t["b"]) for t in summary["tests"]} == {("cft", "popular"), ("plain", "popular"), ("plain", "cft")}
+    html = (tmp_path / "c" / "report.html").read_text()
+    assert "<script>x</script>" not in html
+    assert not re.search(r"(src|href)=[\"']?http", html)
+    assert str(tmp_path / "c" / "report.html") in capsys.readouterr().out
+
+
+def test_recommend_prints_titles_and_scores(runs, capsys):
+    main(["recommend", str(runs[0]), "--history", "Star Wars (1977)", "A, B & C", "-k", "3"])
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [line[0] for line in lines] == ["1", "2", "3"]
+    assert all(line[2] in TITLES and float(line[1]) < 0 for line in lines)
+    assert not {"Star Wars (1977)", "A, B & C"} & {line[2] for line in lines}
+    main(["recommend", str(runs[0]), "--history", "Up", "-k", "20", "--keep-history"])
+    assert len(capsys.readouterr().out.splitlines()) == 10
+
+
+@pytest.mark.parametrize("prompt", ["alpaca", "d3", "template"])
+def test_prompts_train_and_recommend(dataset, prompt, tmp_path):
+    (tmp_path / "template").write_text("Seen {category}s: {history}.\nNext:")
+    name = str(tmp_path / "template") if prompt == "template" else prompt
+    run = train(dataset, tmp_path / "run", f"prompt={name}", "history_stride=1", "window=5", "softmax=catalogue")
+    recommender = Recommender.from_pretrained(run)
+    (answer,) = recommender.recommend([["Alien", "Up", "Fargo"]], k=2)
+    scores = recommender.score([["Alien", "Up", "Fargo"]], [item.title for item in answer])[0]
+    np.testing.assert_allclose([item.score for item in answer], scores, atol=1e-4)
+
+
+def test_training_from_a_folder_goes_on_from_its_weights(runs, dataset, tmp_path):
+    run = train(dataset, tmp_path / "again", f"model={runs[0] / 'model'}", "learning_rate=0")
+    before, after = (Recommender.from_pretrained(folder) for folder in (runs[0], run))
+    np.testing.assert_allclose(before.score([["Up"]], TITLES), after.score([["Up"]], TITLES), atol=1e-6)
+
+
+def test_same_seed_same_run(dataset, tmp_path):
+    scores = [
+        Recommender.from_pretrained(train(dataset, tmp_path / f"{seed}{n}", f"seed={seed}")).score([["Up"]], TITLES)
+        for n, seed in enumerate((3, 3, 4))
+    ]
+    assert (scores[0] == scores[1]).all()
+    assert (scores[0] != scores[2]).any()
+
+
+def test_time_split_has_users_without_history(log, tmp_path):
+    prepare(log, tmp_path / "d", "--split", "time")
+    run = train(tmp_path / "d", tmp_path / "run")
+    main(["evaluate", str(run), str(tmp_path / "d")])
+    ranks = pl.read_parquet(run / "ranks.parquet")
+    assert ranks.height == len(Dataset.load(tmp_path / "d").targets("test"))
+    assert ranks["history_length"].min() == 0
+
+
+def test_repeats_are_recommended_to_an_evaluation_only(log, runs, tmp_path):
+    """A target that is in its history keeps its rank; the other items of the history stay out."""
+    rows = [(f"u{user}", f"i{item}", place) for user in range(8) for place, item in enumerate([1, 2, 3, user, 1])]
+    pl.DataFrame(rows, ["user_id", "item_id", "time"], orient="row").write_csv(tmp_path / "log.csv")
+    (tmp_path / "items.csv").write_bytes((log / "items.csv").read_bytes())
+    prepare(tmp_path, tmp_path / "d")
+    main(["evaluate", str(runs[0]), str(tmp_path / "d")])
+    ranks = pl.read_parquet(runs[0] / "ranks.parquet")
+    assert ranks["rank"].is_not_null().all()
+    assert all("i1" in items and "i2" not in items for items in ranks["items"])
+
+
+def test_bad_commands(capsys):
+    assert "prepare, train" in fails(capsys, "bogus")
+    assert "--same-title" in fails(capsys, "prepare", "x", "--format", "table", "--out", "y", "--same", "merge")
+    assert "distinguish" in fails(capsys, "prepare", "x", "--format", "table", "--out", "y", "--same-title", "no")
+    assert "--out" in fails(capsys, "train", "x")
+    assert "-k" in fails(capsys, "recommend", "x", "--history", "y", "-k", "many")
+
+
+def test_bad_prepare_input(capsys, log, tmp_path):
+    out = str(tmp_path / "out")
+
+    def line(source: Path | str, *more: str, format: str = "table") -> str:
+        return fails(capsys, "prepare", str(source), "--format", format, "--out", out, *more)
+
+    assert "recbole, movielens, table" in line(log / "log.csv", format="bogus")
+    assert "nowhere.csv" in line(tmp_path / "nowhere.csv")
+    (tmp_path / "empty.csv").write_text("user_id,item_id,title\n")
+    assert "empty.csv" in line(tmp_path / "empty.csv")
+    (tmp_path / "noise.csv").write_bytes(bytes(range(256)) * 9)
+    assert "noise.csv" in line(tmp_path / "noise.csv")
+    assert "user_id" in line(log / "log.csv", "--user-column", "nobody")
+    (tmp_path / "time.csv").write_text("user_id,item_id,title,time\na,b,c,1\na,d,e,noon\n")
+    shown = line(tmp_path / "time.csv", "--timestamp-column", "time")
+    assert "time.csv" in shown
+    assert "2" in shown
+    assert "min_user_events" in line(log / "log.csv", "--items", str(log / "items.csv"), "--min-user-events", "99")
+    (tmp_path / "untitled.csv").write_text("user_id,item_id,title\na,b,\na,c,\na,d,D\n")
+    assert "max_untitled" in line(tmp_path / "untitled.csv")
+    assert not Path(out).exists()
+    assert not list(tmp_path.glob(".out*"))
+
+
+def test_bad_training_input(capsys, log, dataset, tmp_path):
+    out = str(tmp_path / "out")
+
+    def line(*more: str, data: Path = dataset) -> str:
+        return fails(capsys, "train", str(data), "--out", out, *more)
+
+    assert "no-model" in line("--model", "no-model")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    assert "model" in line("--model", str(tmp_path / "model"))
+    assert "effect_weight" in line("--set", "effect_weigth=1")
+    assert "beta" in line("--set", "beta=much")
+    assert "key=value" in line("--set", "beta")
+    assert "history_stride" in line("--set", "window=3")
+    assert "vocabulary" in line("--set", "softmax=hard")
+    assert "plain, alpaca" in line("--set", "prompt=nowhere.txt")
+    assert "cftrec prepare" in line(data=log)
+    (tmp_path / "c.yaml").write_text("beta: [\n")
+    assert "c.yaml" in line("--config", str(tmp_path / "c.yaml"))
+    assert not Path(out).exists()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "precious").write_text("x")
+    assert "not empty" in line()
+    assert "not empty" in fails(capsys, "prepare", str(log / "log.csv"), "--format", "table", "--out", out)
+    assert (tmp_path / "out" / "precious").read_text() == "x"
+
+
+def test_bad_input_to_runs(capsys, runs, dataset, tmp_path):
+    shown = fails(capsys, "recommend", str(runs[0]), "--history", "Star War (1977)")
+    assert "'Star Wars (1977)'" in shown
+    assert shown.count("'") == 8  # the title itself and three near ones
+    assert "at least 1" in fails(capsys, "recommend", str(runs[0]), "--history", "Up", "-k", "0")
+    assert "test" in fails(capsys, "evaluate", str(runs[0]), str(dataset), "--split", "holdout")
+    assert "cftrec train" in fails(capsys, "evaluate", str(dataset), str(dataset))
+    assert "cftrec evaluate" in fails(
+        capsys, "compare", str(train(dataset, tmp_path / "raw")), "--out", str(tmp_path / "c")
+    )
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_cut_file_is_named(capsys, dataset, tmp_path):
+    subprocess.run(["cp", "-r", str(dataset), str(tmp_path / "d")], check=True)
+    (tmp_path / "d" / "events.arrow").write_bytes(b"ARROW1")
+    assert "events.arrow" in fails(capsys, "train", str(tmp_path / "d"), "--out", str(tmp_path / "r"))
+
+
+def test_help_and_exit_codes_of_the_process():
+    """The real entry point: help tells defaults, errors are one line without a traceback."""
+    command = [sys.executable, "-m", "cftrec.cli"]
+    shown = subprocess.run([*command, "prepare", "--help"], capture_output=True, text=True, check=False)
+    assert shown.returncode == 0
+    assert "--same-title {merge,distinguish}" in shown.stdout
+    assert "default: merge" in shown.stdout
+    failed = subprocess.run([*command, "recommend", "/", "--history", "x"], capture_output=True, text=True, check=False)
+    assert failed.returncode == 2
+    assert failed.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(not GAMES.is_dir(), reason="the Amazon Games log lies beside the project's own checkout only")
+def test_games(tmp_path, capsys):
+    out = str(tmp_path / "games")
+    main(["prepare", str(GAMES), "--format", "recbole", "--split", "leave-one-out", "--out", out])
+    assert "50,546 users" in capsys.readouterr().out
+    assert len(Dataset.load(out).targets("test")) == 50_546
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("recbole") is None, reason="the recbole wheel, which carries it, is absent"
+)
+def test_movielens_of_the_wheel(tmp_path, capsys):
+    main(["prepare", "installed", "--format", "movielens", "--out", str(tmp_path / "ml")])
+    assert "943 users" in capsys.readouterr().out

@@ -1,0 +1,49 @@
+"""Small configs, and what a trainer needs made once for each of them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cftrec.training import CFTConfig
+from cftrec.training.run import assemble, quiet_transformers
+
+quiet_transformers()
+
+SMALL: dict[str, Any] = {
+    "use_cpu": True,
+    "report_to": "none",
+    "category": "movie",
+    "nano_vocab_size": 300,
+    "nano_hidden_size": 16,
+    "nano_layers": 1,
+    "nano_heads": 2,
+    "window": 5,
+    "history_stride": 2,
+    "warmup_steps": 0,
+    "save_strategy": "no",
+}
+
+
+@pytest.fixture(scope="session")
+def small_config(tmp_path_factory) -> Callable[..., CFTConfig]:
+    """Make a config of a tiny model; options go before `SMALL`."""
+
+    def make(**options: Any) -> CFTConfig:
+        return CFTConfig(**{"output_dir": str(tmp_path_factory.mktemp("out"))} | SMALL | options)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def assembled(dataset, small_config) -> Callable[..., tuple[Any, Any]]:
+    """Return prompt and catalogue of some options, as training makes them; equal options share them."""
+    known: dict[tuple[Any, ...], Any] = {}
+
+    def make(**options: Any) -> tuple[Any, Any]:
+        key = tuple(sorted(options.items()))
+        if key not in known:
+            known[key] = assemble(dataset, small_config(**options))[2:]
+        return known[key]
+
+    return make

@@ -1,0 +1,231 @@
+"""The step against the published formula: the loss within 1e-6, every gradient within 1e-5, in fp32."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from step_oracle import naive_gradients, naive_step, relative_error
+
+from cftrec.training import collator as collator_module
+from cftrec.training.collator import Samples, StepCollator
+from cftrec.training.step import CFTStep
+
+WINDOW, STRIDE = 5, 2
+GEMMA = {"query_pre_attn_scalar": 8, "sliding_window": 9, "final_logit_softcapping": 2.0}
+BASE = [(kind, {}, preset, {}) for kind in ("llama", "qwen2", "gpt2") for preset in ("plain", "alpaca")]
+METHOD = [
+    ("qwen2", {}, "plain", {"prior_weight": 0.3}),
+    ("qwen2", {}, "plain", {"detach": True}),
+    ("llama", {}, "alpaca", {"detach": True, "prior_weight": 0.3}),
+    ("qwen2", {}, "plain", {"effect_weight": 0.0}),
+    ("qwen2", {}, "plain", {"effect_weight": 0.0, "prior_weight": 0.7}),
+    ("qwen2", {}, "plain", {"effect_weight": 3.0, "prior_weight": 0.7}),
+    ("qwen2", {}, "plain", {"softmax": "catalogue"}),
+    ("gpt2", {}, "alpaca", {"softmax": "catalogue", "prior_weight": 0.3}),
+    ("llama", {}, "plain", {"softmax": "catalogue", "effect_weight": 0.0}),
+    ("llama", {}, "plain", {"denominator": 7.25}),
+    ("qwen2", {}, "alpaca", {"counterfactual": "empty"}),
+    ("qwen2", {}, "plain", {"counterfactual": "placeholder"}),
+    ("qwen2", {}, "d3", {"max_tokens": 120}),
+]
+MODELS = [
+    ("llama", {"tie_word_embeddings": True}, "plain", {}),
+    ("qwen2", {"tie_word_embeddings": True}, "alpaca", {"prior_weight": 0.3}),
+    ("gpt2", {"tie_word_embeddings": False}, "plain", {}),
+    ("mistral", {"sliding_window": 9}, "plain", {}),
+    ("gemma2", GEMMA, "plain", {"prior_weight": 0.3}),  # caps its logits, so the effect is no affine function
+    ("gemma2", GEMMA, "plain", {"softmax": "catalogue", "detach": True}),
+    ("cohere", {"logit_scale": 0.3}, "plain", {}),  # scales its logits
+    ("phi", {}, "plain", {"prior_weight": 0.3}),  # has a bias in the head
+]
+
+
+def make_collator(dataset, prompt, catalogue, split="train", *, row_tokens=70, pass_tokens=150, **options):
+    return StepCollator(
+        data=dataset,
+        samples=Samples(dataset, split, WINDOW, STRIDE),
+        prompt=prompt,
+        catalogue=catalogue,
+        softmax=options.get("softmax", "vocabulary"),
+        beta=0.25,
+        counterfactual=options.get("effect_weight", 0.1) > 0 or options.get("prior_weight", 0.0) > 0,
+        row_tokens=row_tokens,
+        pass_tokens=pass_tokens,
+    )
+
+
+def random_weights(monkeypatch) -> list[torch.Tensor]:
+    """Give every weighted token a weight of its own; the list holds them, target after target."""
+    drawn = []
+
+    def draw(lengths, *, beta):
+        drawn.append(0.1 + torch.rand(sum(lengths), generator=torch.Generator().manual_seed(len(drawn))))
+        return drawn[-1]
+
+    monkeypatch.setattr(collator_module, "token_weights", draw)
+    return drawn
+
+
+def make_step(model, method):
+    return CFTStep(
+        model, method.get("effect_weight", 0.1), method.get("prior_weight", 0.0), method.get("detach", False)
+    )
+
+
+def check(model, dataset, prompt, catalogue, batch, positions, weights, method):
+    """Compare a step with the oracle in double precision; return the errors of the loss and of the gradients."""
+    exact = copy.deepcopy(model).double()
+    method = {name: value for name, value in method.items() if name not in ("counterfactual", "max_tokens")}
+    options = {"window": WINDOW, "stride": STRIDE} | method
+    expected = naive_step(exact, dataset, prompt, catalogue, positions, weights.double(), **options)
+    step = make_step(model, method).train()
+    found = step(batch, method.get("denominator"))
+    for name, mine, theirs in zip(found._fields, found, expected, strict=True):
+        counted = name in ("loss", "normal") or "counterfactual" in batch
+        if counted and (name != "prior" or method.get("prior_weight")):
+            assert relative_error(mine, theirs.detach()) < 1e-6, name
+        else:
+            assert mine.item() == 0
+    found.loss.backward()
+    errors = {}
+    for name, gradient in naive_gradients(exact, expected.loss).items():
+        mine = model.get_parameter(name).grad
+        errors[name] = relative_error(torch.zeros_like(gradient) if mine is None else mine, gradient)
+    assert max(errors.values()) < 1e-5, errors
+    return relative_error(found.loss, expected.loss.detach()), max(errors.values())
+
+
+@pytest.mark.parametrize(("kind", "shape", "preset", "method"), BASE + METHOD + MODELS)
+def test_loss_and_gradients_are_those_of_the_published_formula(
+    dataset, assembled, tiny_model, monkeypatch, kind, shape, preset, method
+):
+    text = {name: method[name] for name in ("counterfactual", "max_tokens") if name in method}
+    prompt, catalogue = assembled(prompt=preset, **text)
+    vocabulary = int(max(catalogue.tokens.max(), max(prompt.factual([])), max(prompt.counterfactual()))) + 3
+    model = tiny_model(kind, vocabulary, **shape)
+    rows = 70 if preset == "plain" else 300
+    collator = make_collator(dataset, prompt, catalogue, row_tokens=rows, pass_tokens=2 * rows, **method)
+    drawn = random_weights(monkeypatch)
+    chosen = np.random.default_rng(0).choice(len(collator.samples), 10, replace=False)
+    batch = collator(chosen.tolist())
+    assert len(batch["factual"]) > 1, "the step shall take several passes"
+    positions = collator.samples.positions[chosen].tolist()
+    check(model, dataset, prompt, catalogue, batch, positions, drawn[0], method)
+
+
+def test_several_counterfactual_passes(dataset, assembled, tiny_model, monkeypatch):
+    prompt, catalogue = assembled(prompt="plain", counterfactual="placeholder")
+    collator = make_collator(dataset, prompt, catalogue, row_tokens=25, pass_tokens=30)
+    drawn = random_weights(monkeypatch)
+    batch = collator(list(range(12)))
+    assert len(batch["counterfactual"]) > 1
+    positions = collator.samples.positions[:12].tolist()
+    check(tiny_model("llama", 310), dataset, prompt, catalogue, batch, positions, drawn[0], {"prior_weight": 0.2})
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_samples_with_an_empty_history(dataset, assembled, tiny_model, monkeypatch, split):
+    """Under a split by time, or with one event alone, a target has no history; both branches then agree in `plain`."""
+    prompt, catalogue = assembled(prompt="plain")
+    collator = make_collator(dataset, prompt, catalogue, split)
+    numbers = list(range(5))
+    positions = collator.samples.positions[:5].tolist()
+    firsts = set(dataset.offsets[:-1].tolist())
+    assert firsts & set(positions)
+    drawn = random_weights(monkeypatch)
+    batch = collator(numbers)
+    check(tiny_model("gpt2", 310), dataset, prompt, catalogue, batch, positions, drawn[0], {})
+
+
+def test_weights_overwritten_in_the_batch(dataset, assembled, tiny_model):
+    """Weights that depend on the target token alone can be put into a finished batch, whatever its order."""
+    prompt, catalogue = assembled(prompt="plain")
+    collator = make_collator(dataset, prompt, catalogue)
+    batch = collator(list(range(8)))
+    table = torch.rand(320, generator=torch.Generator().manual_seed(3))
+    batch["weights"] = table[batch["targets"]]
+    positions = collator.samples.positions[:8].tolist()
+    targets = np.concatenate([catalogue.sequence(int(dataset.events[position])) for position in positions])
+    check(tiny_model("qwen2", 310), dataset, prompt, catalogue, batch, positions, table[targets.astype(np.int64)], {})
+
+
+def test_passes_are_a_matter_of_memory_alone(dataset, assembled, tiny_model):
+    prompt, catalogue = assembled(prompt="alpaca")
+    results = []
+    for row_tokens, pass_tokens in [(10_000, 100_000), (250, 500), (1, 1)]:
+        model = tiny_model("llama", 310)
+        batch = make_collator(dataset, prompt, catalogue, row_tokens=row_tokens, pass_tokens=pass_tokens)(
+            list(range(9))
+        )
+        losses = make_step(model, {"prior_weight": 0.2}).train()(batch)
+        losses.loss.backward()
+        results.append((len(batch["factual"]), losses, {n: p.grad for n, p in model.named_parameters()}))
+    assert results[0][0] == 1 < results[1][0] < results[2][0] == 9
+    for _, losses, gradients in results[1:]:
+        for mine, theirs in zip(losses, results[0][1], strict=True):
+            assert relative_error(mine, theirs) < 1e-6
+        for name, gradient in gradients.items():
+            assert relative_error(gradient, results[0][2][name]) < 1e-5, name
+
+
+def test_evaluation_gives_the_same_losses_without_gradients(dataset, assembled, tiny_model):
+    prompt, catalogue = assembled(prompt="plain")
+    batch = make_collator(dataset, prompt, catalogue)(list(range(9)))
+    step = make_step(tiny_model("llama", 310), {"prior_weight": 0.2})
+    training = step.train()(batch)
+    for silent in (step.eval()(batch), step.train()(batch)):
+        for mine, theirs in zip(silent, training, strict=True):
+            assert relative_error(mine, theirs) < 1e-6
+    with torch.no_grad():
+        assert not step.train()(batch).loss.requires_grad
+    assert all(parameter.grad is None for parameter in step.parameters())
+    (3 * training.loss).backward()
+    tripled = {name: p.grad.clone() for name, p in step.named_parameters()}
+    step.zero_grad()
+    step.train()(batch).loss.backward()
+    for name, parameter in step.named_parameters():
+        assert relative_error(tripled[name], 3 * parameter.grad) < 1e-6
+
+
+def test_frozen_parameters_get_no_gradient(dataset, assembled, tiny_model):
+    prompt, catalogue = assembled(prompt="plain")
+    batch = make_collator(dataset, prompt, catalogue)(list(range(6)))
+    free, frozen = tiny_model("llama", 310), tiny_model("llama", 310)
+    for name, parameter in frozen.named_parameters():
+        parameter.requires_grad_("layers.1" in name)
+    for model in (free, frozen):
+        make_step(model, {}).train()(batch).loss.backward()
+    for name, parameter in frozen.named_parameters():
+        if parameter.requires_grad:
+            assert relative_error(parameter.grad, free.get_parameter(name).grad) < 1e-6
+        else:
+            assert parameter.grad is None
+
+
+def test_a_catalogue_without_any_choice_is_a_loss_of_zero(dataset, assembled, tiny_model):
+    from cftrec.text import Catalogue
+
+    prompt, catalogue = assembled(prompt="plain")
+    alone = Catalogue.build(["i"] * len(catalogue), ["t"] * len(catalogue), [catalogue.sequence(0)] * len(catalogue))
+    batch = make_collator(dataset, prompt, alone, softmax="catalogue")(list(range(4)))
+    assert len(batch["targets"]) == 0
+    step = make_step(tiny_model("llama", 310), {"prior_weight": 0.2}).train()
+    losses = step(batch)
+    losses.loss.backward()
+    assert [value.item() for value in losses] == [0, 0, 0, 0]
+    assert all(p.grad is None or not p.grad.any() for p in step.parameters())
+
+
+def test_activation_checkpointing_changes_nothing(dataset, assembled, tiny_model):
+    prompt, catalogue = assembled(prompt="plain")
+    batch = make_collator(dataset, prompt, catalogue)(list(range(6)))
+    gradients = []
+    for checkpointing in (False, True):
+        step = make_step(tiny_model("qwen2", 310), {}).train()
+        if checkpointing:
+            step.activation_checkpointing_enable()
+        step(batch).loss.backward()
+        gradients.append({name: p.grad for name, p in step.named_parameters()})
+    for name, gradient in gradients[0].items():
+        assert relative_error(gradients[1][name], gradient) < 1e-6
