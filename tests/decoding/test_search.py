@@ -96,7 +96,7 @@ prompts = st.lists(st.lists(tokens, min_size=1, max_size=7), min_size=1, max_siz
 def test_equals_brute_force(sequences, starts, k, softmax, kind, data):
     """Scores are equal; the order is, where scores differ; what is excluded is left out; the certificate is given."""
     # Half of the catalogues get titles that begin another one, and equal titles.
-    sequences = sequences + [sequences[0][: len(sequences[0]) // 2 + 1], sequences[-1]]
+    sequences = [*sequences, sequences[0][: len(sequences[0]) // 2 + 1], sequences[-1]]
     catalogue, model = catalogue_of(sequences), MODELS[kind]
     arrays = [np.array(start, dtype=np.int32) for start in starts]
     excluded = [data.draw(st.lists(st.integers(0, len(sequences) - 1), max_size=3)) for _ in starts]

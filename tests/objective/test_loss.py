@@ -183,6 +183,39 @@ def test_a_detached_counterfactual_gets_no_gradient_and_changes_no_value():
     assert torch.autograd.grad(found.total, counterfactual, allow_unused=True) == (None,)
 
 
+@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize("few", [False, True])
+def test_fixed_logits_of_the_counterfactual(softcap, few):
+    """f(x_0) is a constant: it trains neither the hidden states, nor the head, nor the bias."""
+    factual, counterfactual, head, targets, weights = example(dtype=torch.float64)
+    bias = torch.linspace(-1, 1, 9, dtype=torch.float64)
+    allowed = torch.ones(6, 9, dtype=torch.bool)
+    if few:
+        allowed[:, ::2] = False
+        allowed[torch.arange(6), targets] = True
+    inputs = [x.requires_grad_() for x in (factual, counterfactual, head, bias)]
+    found = cft_loss(
+        *inputs[:3],
+        targets,
+        weights,
+        bias=bias,
+        softcap=softcap,
+        chunk_size=4,
+        choices=choices_of(allowed) if few else None,
+        fixed_counterfactual=True,
+    )
+
+    def logits(hidden):
+        values = hidden @ head.T + bias
+        return values if softcap is None else softcap * torch.tanh(values / softcap)
+
+    change = (logits(factual) - logits(counterfactual).detach()).masked_fill(~allowed, -torch.inf)
+    effect = -change.log_softmax(1)[torch.arange(6), targets] @ weights / weights.sum()
+    torch.testing.assert_close(found.effect, effect)
+    torch.testing.assert_close(gradients(found.effect, inputs), gradients(effect, inputs))
+    assert not gradients(found.total, inputs)[1].any()
+
+
 def test_one_tensor_may_be_both_branches():
     hidden, _, head, targets, weights = example(dtype=torch.float64)
     hidden.requires_grad_()

@@ -27,7 +27,7 @@ METHOD = [
     ("llama", {}, "plain", {"denominator": 7.25}),
     ("qwen2", {}, "alpaca", {"counterfactual": "empty"}),
     ("qwen2", {}, "plain", {"counterfactual": "placeholder"}),
-    ("qwen2", {}, "d3", {"max_tokens": 120}),
+    ("qwen2", {}, "d3", {"max_tokens": 270}),
 ]
 MODELS = [
     ("llama", {"tie_word_embeddings": True}, "plain", {}),
@@ -102,12 +102,13 @@ def test_loss_and_gradients_are_those_of_the_published_formula(
 ):
     text = {name: method[name] for name in ("counterfactual", "max_tokens") if name in method}
     prompt, catalogue = assembled(prompt=preset, **text)
-    vocabulary = int(max(catalogue.tokens.max(), max(prompt.factual([])), max(prompt.counterfactual()))) + 3
+    vocabulary = int(max(catalogue.tokens.max(), *prompt.factual([]), *prompt.counterfactual())) + 3
     model = tiny_model(kind, vocabulary, **shape)
     rows = 70 if preset == "plain" else 300
     collator = make_collator(dataset, prompt, catalogue, row_tokens=rows, pass_tokens=2 * rows, **method)
     drawn = random_weights(monkeypatch)
-    chosen = np.random.default_rng(0).choice(len(collator.samples), 10, replace=False)
+    chosen = np.random.default_rng(0).choice(len(collator.samples), 9, replace=False)
+    chosen = np.append(chosen, chosen[:1])  # a sample may come twice
     batch = collator(chosen.tolist())
     assert len(batch["factual"]) > 1, "the step shall take several passes"
     positions = collator.samples.positions[chosen].tolist()
@@ -151,9 +152,9 @@ def test_weights_overwritten_in_the_batch(dataset, assembled, tiny_model):
 
 
 def test_passes_are_a_matter_of_memory_alone(dataset, assembled, tiny_model):
-    prompt, catalogue = assembled(prompt="alpaca")
+    prompt, catalogue = assembled(prompt="plain")
     results = []
-    for row_tokens, pass_tokens in [(10_000, 100_000), (250, 500), (1, 1)]:
+    for row_tokens, pass_tokens in [(10_000, 100_000), (70, 150), (1, 1)]:
         model = tiny_model("llama", 310)
         batch = make_collator(dataset, prompt, catalogue, row_tokens=row_tokens, pass_tokens=pass_tokens)(
             list(range(9))

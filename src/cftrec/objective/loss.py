@@ -50,6 +50,7 @@ def cft_loss(
     denominator: Tensor | float | None = None,
     chunk_size: int | None = None,
     choices: Choices | None = None,
+    fixed_counterfactual: bool = False,
 ) -> CFTLoss:
     """Counterfactual fine-tuning loss (arXiv 2410.22809), exact in value and in every gradient.
 
@@ -57,7 +58,7 @@ def cft_loss(
 
     Args:
         factual: [N, H] hidden states that predict the target tokens, history shown (x_h).
-        counterfactual: [N, H] the same positions with no history (x_0); detach it to stop gradients through it.
+        counterfactual: [N, H] the same positions with no history (x_0).
         head: [V, H] output embedding W.
         targets: int64 [N].
         weights: [N] token weights w.
@@ -68,12 +69,24 @@ def cft_loss(
         denominator: D; default sum w. Give the whole optimizer step's sum where a step is computed in parts.
         chunk_size: tokens per chunk; default keeps a chunk's logits within `CHUNK_BYTES`.
         choices: normalise over these tokens instead of the whole vocabulary (arXiv 2504.04178).
+        fixed_counterfactual: take the logits f(x_0) for constants: no gradient reaches `counterfactual`, nor the head
+            and the bias by way of f(x_0). (A detached `counterfactual` alone still lets the head's W h_0 be trained.)
 
     Returns:
         The three losses; gradients flow into both hidden states, the head and the bias.
     """
     normal, effect = _Terms.apply(
-        factual, counterfactual, head, bias, targets, weights, effect_weights, softcap, chunk_size, choices
+        factual,
+        counterfactual,
+        head,
+        bias,
+        targets,
+        weights,
+        effect_weights,
+        softcap,
+        chunk_size,
+        choices,
+        fixed_counterfactual,
     )
     if denominator is None:
         denominator = weights.sum(dtype=normal.dtype)
@@ -94,7 +107,7 @@ def weighted_cross_entropy(
     choices: Choices | None = None,
 ) -> Tensor:
     """Return sum w CE(f, y), a 0-dim tensor, with the arguments of `cft_loss`; the same chunks and gradients."""
-    return _Terms.apply(hidden, None, head, bias, targets, weights, None, softcap, chunk_size, choices)[0]
+    return _Terms.apply(hidden, None, head, bias, targets, weights, None, softcap, chunk_size, choices, False)[0]
 
 
 def compute_dtype(tensor: Tensor) -> torch.dtype:
@@ -170,11 +183,12 @@ class _Terms(torch.autograd.Function):
         softcap: float | None,
         chunk_size: int | None,
         choices: Choices | None,
+        fixed: bool,
     ) -> tuple[Tensor, Tensor]:
         dtype = compute_dtype(factual)
         effect_weights = weights if effect_weights is None else effect_weights
         ctx.save_for_backward(factual, counterfactual, head, bias, targets, weights, effect_weights)  # type: ignore[arg-type]
-        ctx.options = (softcap, chunk_size, choices, dtype)  # type: ignore[attr-defined]
+        ctx.options = (softcap, chunk_size, choices, fixed, dtype)  # type: ignore[attr-defined]
         wide = head.detach().to(dtype)
         normal = torch.zeros((), dtype=torch.float64, device=factual.device)
         effect = torch.zeros_like(normal)
@@ -192,7 +206,7 @@ class _Terms(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
         factual, counterfactual, head, bias, targets, weights, effect_weights = ctx.saved_tensors
-        softcap, chunk_size, choices, dtype = ctx.options
+        softcap, chunk_size, choices, fixed, dtype = ctx.options
         wide = head.detach().to(dtype)
         d_factual = torch.zeros_like(factual)
         d_counterfactual = None if counterfactual is None else torch.zeros_like(counterfactual)
@@ -209,7 +223,8 @@ class _Terms(torch.autograd.Function):
                 change = _effect_logits(logits, factual, counterfactual, columns, offset, softcap, chunk, dtype)
                 unshown = None if softcap is None else logits - change
                 d_shown = _slope(change, chunk, slopes[1] * effect_weights[chunk.tokens])
-                d_hidden = -d_shown if unshown is None else -d_shown * _cap_slope(unshown, softcap)
+                if not fixed:
+                    d_hidden = -d_shown if unshown is None else -d_shown * _cap_slope(unshown, softcap)
             cap = None if softcap is None else _cap_slope(logits, softcap)
             d_logits = _slope(logits, chunk, slopes[0] * weights[chunk.tokens])
             d_logits = d_logits if d_shown is None else d_logits.add_(d_shown)
@@ -219,7 +234,7 @@ class _Terms(torch.autograd.Function):
                 assert d_counterfactual is not None
                 _add_gradients(d_hidden.to(dtype), hidden, columns, chunk, d_counterfactual, d_head, d_bias)
         d_bias = None if d_bias is None else d_bias.to(bias.dtype)
-        return (d_factual, d_counterfactual, d_head.to(head.dtype), d_bias, *[None] * 6)
+        return (d_factual, d_counterfactual, d_head.to(head.dtype), d_bias, *[None] * 7)
 
 
 def _select(head: Tensor, bias: Tensor | None, chunk: _Chunk) -> tuple[Tensor, Tensor | None]:

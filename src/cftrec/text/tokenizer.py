@@ -14,7 +14,8 @@ END = "<|endoftext|>"
 def train_tokenizer(texts: Iterable[str], vocab_size: int, *, tokens: Sequence[str] = ()) -> "PreTrainedTokenizerFast":
     """Train a byte-level BPE tokenizer; every text can be encoded, and the same input gives the same tokenizer.
 
-    A newline is always a token of its own, so that the end of a line never depends on what stands before it.
+    A newline is always a token of its own, so that the end of a line never depends on what stands before it. Nothing
+    else bounds a token: what titles often share becomes one, across words, which makes titles a third shorter.
 
     Args:
         texts: what to learn from: the catalogue's texts and the template's (`Template.fill`).
@@ -35,7 +36,10 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, *, tokens: Sequence[s
         raise InputError(f"vocab_size must be at least {len(alphabet) + 1} (all bytes and {END}), not {vocab_size}")
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split("\n", "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [
+            pre_tokenizers.Split("\n", "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     core.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(

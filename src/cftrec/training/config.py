@@ -144,7 +144,7 @@ class CFTConfig(TrainingArguments):
                 )
 
     def to_options(self) -> dict[str, Any]:
-        """Return what decides the run, as plain YAML values: the options above, and others that differ from defaults."""
+        """Return what decides the run as plain YAML values: the options above, and others that are no defaults."""
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         default = {item.name: item.default for item in dataclasses.fields(TrainingArguments)}
         return {
@@ -157,7 +157,9 @@ class CFTConfig(TrainingArguments):
 _OWN = tuple(CFTConfig.__annotations__)
 # Asked before any parser is made: HfArgumentParser writes simpler types into the fields it has seen.
 _LISTS = frozenset(item.name for item in dataclasses.fields(CFTConfig) if "list" in str(item.type))
-_SHOWN = frozenset({"seed", "num_train_epochs", "max_steps", "gradient_accumulation_steps", "bf16", "lr_scheduler_type"})
+_SHOWN = frozenset(
+    {"seed", "num_train_epochs", "max_steps", "gradient_accumulation_steps", "bf16", "lr_scheduler_type"}
+)
 _LOCAL = frozenset({"output_dir", "run_name", "local_rank", "accelerator_config", "use_cpu", "do_eval"})
 _UNREAD = {
     "label_smoothing_factor": 0.0,

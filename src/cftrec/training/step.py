@@ -114,6 +114,7 @@ class CFTStep(nn.Module):
             softcap=head.softcap,
             denominator=scale,
             choices=_choices(batch, own),
+            fixed_counterfactual=self.detach,
         )
 
     def _prior(self, leaf: Tensor, batch: Batch) -> Tensor:

@@ -1,0 +1,206 @@
+"""Forward and backward of one training step: our forest against padded computations of the same samples.
+
+Sides, all on the same samples and the same weights:
+
+- ours: the CFT step of cftrec;
+- ours_plain: plain fine-tuning by cftrec (effect_weight 0);
+- published_cft: two padded passes with full logits, micro-batches of 16, as the authors' code does it (positions set right);
+- padded_plain: one padded pass with full logits, micro-batches of 16;
+- unpadded_plain: every sample by itself, logits of the target tokens only.
+"""  # noqa: E501
+
+import contextlib
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+
+from cftrec.forest.sampler import epoch_order
+from cftrec.training import load_config
+from cftrec.training.collator import Samples, StepCollator
+from cftrec.training.run import assemble, quiet_transformers
+from cftrec.training.step import CFTStep
+from common import interleaved, load_log, parser, report, summarise
+
+MICRO = 16
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--data", choices=["ml-100k", "games"], default="ml-100k")
+    options.add_argument("--model", default="nano", help="nano, smollm2 or a local folder")
+    options.add_argument("--prompt", default="plain")
+    options.add_argument("--window", type=int, default=20)
+    options.add_argument("--stride", type=int, default=10)
+    options.add_argument("--sampler", choices=["windows", "users", "random"], default="users")
+    options.add_argument("--samples", type=int, default=64)
+    options.add_argument(
+        "--bf16", action="store_true", help="ours: autocast over fp32 weights; the others: bf16 weights"
+    )
+    options.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="further options of cftrec")
+    args = options.parse_args()
+    quiet_transformers()
+    data, category = load_log(args.data)
+    config = load_config(
+        None,
+        {
+            "model": args.model,
+            "prompt": args.prompt,
+            "category": category,
+            "window": args.window,
+            "history_stride": args.stride,
+            "sampler": args.sampler,
+        }
+        | dict(text.split("=", 1) for text in args.set),
+    )
+    model, _, prompt, catalogue = assemble(data, config)
+    samples = Samples(data, "train", args.window, args.stride)
+    order = epoch_order(samples.groups(args.sampler), seed=0, epoch=0)
+    steps = [order[n * args.samples : (n + 1) * args.samples] for n in range(args.repeats + 1)]
+    collators = {
+        counterfactual: StepCollator(
+            data,
+            samples,
+            prompt,
+            catalogue,
+            softmax=config.softmax,
+            beta=config.beta,
+            counterfactual=counterfactual,
+            row_tokens=config.row_tokens,
+            pass_tokens=config.pass_tokens,
+        )
+        for counterfactual in (True, False)
+    }
+    narrow = copy.deepcopy(model).to(torch.bfloat16) if args.bf16 else model
+    padded = Padded(narrow, [sequences(collators[True], step) for step in steps], config.beta)
+    ours = {
+        flag: Ours(model, [collators[flag](step) for step in steps], config.effect_weight if flag else 0.0, args.bf16)
+        for flag in collators
+    }
+    sides = {
+        "ours": ours[True].step,
+        "ours_plain": ours[False].step,
+        "published_cft": padded.published,
+        "padded_plain": padded.plain,
+        "unpadded_plain": padded.unpadded,
+    }
+    losses = {name: side() for name, side in sides.items()}
+    for side in ours.values():
+        side.turn = 0
+    padded.turns = dict.fromkeys(padded.turns, 0)
+    times = interleaved(sides, args.repeats)
+    result = summarise(times, "ours")
+    counts = torch.stack([batch["counts"] for batch in ours[True].batches]).double().mean(0)
+    facts = vars(args) | {"tokens_computed": counts[1].item(), "tokens_naive_cft": counts[2].item(), "losses": losses}
+    name = f"train_step-{args.data}-{args.model}-{args.prompt}-w{args.window}s{args.stride}-{args.sampler}"
+    report(name + ("-bf16" if args.bf16 else ""), {"options": facts, "sides": result}, args.save)
+
+
+def sequences(collator: StepCollator, step: Any) -> list[tuple[Any, Any, Any]]:
+    """Return (x_h, x_0, y) of each sample of a step as token lists."""
+    items = collator.data.events[collator.samples.positions[step]]
+    x_0 = collator.prompt.counterfactual()
+    return [
+        (collator._prompt(int(s)), x_0, collator.catalogue.sequence(int(i))) for s, i in zip(step, items, strict=True)
+    ]
+
+
+class Ours:
+    """Forward and backward of cftrec's step; each call takes the next batch."""
+
+    def __init__(self, model: Any, batches: list[Any], effect_weight: float, bf16: bool) -> None:
+        self.module = CFTStep(model, effect_weight, 0.0, False).train()
+        self.batches, self.turn, self.bf16 = batches, 0, bf16
+
+    def step(self) -> float:
+        batch = self.batches[self.turn % len(self.batches)]
+        self.turn += 1
+        with torch.autocast("cpu", torch.bfloat16) if self.bf16 else contextlib.nullcontext():
+            loss = self.module(batch).loss
+        loss.backward()
+        self.module.zero_grad()
+        return loss.item()
+
+
+class Padded:
+    """The same samples through the model as it is; each call of a side takes its next batch."""
+
+    def __init__(self, model: Any, steps: list[list[tuple[Any, Any, Any]]], beta: float) -> None:
+        self.model, self.steps, self.beta = model.train(), steps, beta
+        self.turns = {"published": 0, "plain": 0, "unpadded": 0}
+
+    def _next(self, side: str) -> list[tuple[Any, Any, Any]]:
+        self.turns[side] += 1
+        return self.steps[(self.turns[side] - 1) % len(self.steps)]
+
+    def _weights(self, length: int) -> torch.Tensor:
+        places = torch.arange(length)
+        return 1 - (1 - self.beta) * places / max(1, length - 1)
+
+    def _micro(
+        self, prompts: list[Any], targets: list[Any], width: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Left-pad, run with full logits; return logits that predict, labels (-100 outside), and weights."""
+        width = width or max(len(p) + len(y) for p, y in zip(prompts, targets, strict=True))
+        tokens = torch.zeros(len(prompts), width, dtype=torch.int64)
+        real, labels = torch.zeros_like(tokens), torch.full_like(tokens, -100)
+        weights = torch.zeros(len(prompts), width)
+        for row, (p, y) in enumerate(zip(prompts, targets, strict=True)):
+            whole = torch.from_numpy(np.concatenate([p, y]).astype(np.int64))
+            tokens[row, width - len(whole) :] = whole
+            real[row, width - len(whole) :] = 1
+            labels[row, width - len(y) :] = whole[len(p) :]
+            weights[row, width - len(y) :] = self._weights(len(y))
+        places = (real.cumsum(1) - 1).clamp(min=0)
+        logits = self.model(input_ids=tokens, attention_mask=real, position_ids=places, use_cache=False).logits
+        return logits[:, :-1], labels[:, 1:], weights[:, 1:]
+
+    def published(self) -> float:
+        total, step = 0.0, self._next("published")
+        for begin in range(0, len(step), MICRO):
+            part = step[begin : begin + MICRO]
+            targets = [y for _, _, y in part]
+            shown, labels, weights = self._micro([h for h, _, _ in part], targets)
+            # As in the authors' code, x_0 is padded to the width of x_h, so that the logits can be subtracted.
+            unshown, _, _ = self._micro([x for _, x, _ in part], targets, shown.shape[1] + 1)
+            normal = self._sum(shown, labels, weights)
+            effect = self._sum(shown - unshown, labels, weights)
+            loss = (normal + 0.1 * effect) / weights.sum() * len(part) / len(step)
+            loss.backward()
+            total += loss.item()
+        self.model.zero_grad()
+        return total
+
+    def plain(self) -> float:
+        total, step = 0.0, self._next("plain")
+        for begin in range(0, len(step), MICRO):
+            part = step[begin : begin + MICRO]
+            shown, labels, _ = self._micro([h for h, _, _ in part], [y for _, _, y in part])
+            loss = torch.nn.functional.cross_entropy(shown.float().flatten(0, 1), labels.flatten())
+            loss = loss * len(part) / len(step)
+            loss.backward()
+            total += loss.item()
+        self.model.zero_grad()
+        return total
+
+    def unpadded(self) -> float:
+        total, step = 0.0, self._next("unpadded")
+        count = sum(len(y) for _, _, y in step)
+        for prompt, _, y in step:
+            tokens = torch.from_numpy(np.concatenate([prompt, y[:-1]]).astype(np.int64))[None]
+            logits = self.model(input_ids=tokens, use_cache=False, logits_to_keep=len(y)).logits[0]
+            labels = torch.from_numpy(y.astype(np.int64))
+            loss = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum") / count
+            loss.backward()
+            total += loss.item()
+        self.model.zero_grad()
+        return total
+
+    def _sum(self, logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        ce = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="none")
+        return (ce * weights.flatten()).sum()
+
+
+if __name__ == "__main__":
+    main()

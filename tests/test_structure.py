@@ -1,0 +1,57 @@
+"""The house: imports go one way, and the documentation says what is there."""
+
+import ast
+import dataclasses
+from pathlib import Path
+
+import pytest
+from transformers import TrainingArguments
+
+import cftrec
+from cftrec import CFTConfig
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "cftrec"
+FLOW = ["data", "text", "forest", "objective", "training", "decoding", "recommender", "evaluation", "demo", "cli"]
+ANYWHERE = {"artefacts", "errors", "terminal"}
+
+
+def room(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_go_one_way(path):
+    here = room(path)
+    if here == "__init__":
+        return
+    assert here in FLOW or here in ANYWHERE
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cftrec."):
+            there = node.module.split(".")[1]
+            if there not in ANYWHERE:
+                assert here in FLOW, f"{here} is for everybody and must not import {there}"
+                assert FLOW.index(there) <= FLOW.index(here), f"{here} must not import {there}"
+
+
+def test_public_names_are_there():
+    for name in cftrec.__all__:
+        assert getattr(cftrec, name).__module__.startswith("cftrec.")
+    with pytest.raises(AttributeError):
+        cftrec.nothing  # noqa: B018
+
+
+def options_table() -> str:
+    """Write docs/options.md's table from the config: the one place where options are described."""
+    parents = {item.name for item in dataclasses.fields(TrainingArguments)}
+    rows = ["| option | default | meaning |", "| --- | --- | --- |"]
+    for item in dataclasses.fields(CFTConfig):
+        if item.name in CFTConfig.__annotations__:
+            mark = " (transformers)" if item.name in parents else ""
+            meaning = " ".join(item.metadata["help"].split()).replace("|", "\\|")
+            rows.append(f"| `{item.name}`{mark} | `{item.default}` | {meaning} |")
+    return "\n".join(rows)
+
+
+def test_docs_list_every_option():
+    assert options_table() in (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
