@@ -50,7 +50,7 @@ class Train:
     out: Path
     """RUN folder to make; must be free; its name names the model in comparisons"""
     model: str | None = None
-    """nano (1.3M parameters, from scratch; default), smollm2 (135M, offline), or a local Hugging Face folder"""
+    """nano (1.9M parameters, from scratch; default), smollm2 (135M, offline), or a local Hugging Face folder"""
     config: Path | None = None
     """YAML file of options; `--set` goes before it"""
     set: Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(metavar="KEY=VALUE ...")] = ()

@@ -72,12 +72,14 @@ class CFTConfig(TrainingArguments):
 
     # The model and the machine.
     model: str = _option("nano", "nano (from scratch), smollm2 (135M, offline), or a local Hugging Face folder")
-    nano_vocab_size: int = _option(4096, "nano: most tokens of the tokenizer trained on the catalogue")
+    nano_vocab_size: int = _option(8192, "nano: most tokens of the tokenizer trained on the catalogue")
     nano_hidden_size: int = _option(128, "nano: width")
     nano_layers: int = _option(4, "nano: layers")
     nano_heads: int = _option(4, "nano: attention heads")
     row_tokens: int = _option(512, "bound on a row of a forest, in tokens; attention costs its square")
-    pass_tokens: int = _option(8192, "bound on a pass, in tokens; bounds the memory of activations")
+    pass_tokens: int = _option(
+        None, "bound on a pass, in tokens, and so on the memory of activations; unset: 2048 on a CPU, 16384 on a GPU"
+    )
 
     # Defaults of transformers that the authors' code sets otherwise.
     per_device_train_batch_size: int = _option(64, "samples of a step on each device")
@@ -96,6 +98,8 @@ class CFTConfig(TrainingArguments):
         """Fill in what depends on other options, and check all of them."""
         if self.learning_rate is None:
             self.learning_rate = 2e-3 if self.model == "nano" else 1e-4
+        if self.pass_tokens is None:
+            self.pass_tokens = 16384 if torch.cuda.is_available() and not self.use_cpu else 2048
         if self.bf16 and not torch.cuda.is_available():
             self.use_cpu = True  # transformers allows bf16 on a CPU only where it is asked for by name
         super().__post_init__()

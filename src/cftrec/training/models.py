@@ -10,9 +10,9 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
     PreTrainedTokenizerBase,
-    Qwen2Config,
-    Qwen2ForCausalLM,
 )
 
 from cftrec.errors import InputError
@@ -40,8 +40,12 @@ def load_model(config: CFTConfig, texts: Iterable[str], tokens: list[str]) -> tu
 
 
 def nano(config: CFTConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[Any, PreTrainedTokenizerBase]:
-    """Make a small Qwen2-shaped model with random weights; 1.3 million parameters at the defaults."""
-    shape = Qwen2Config(
+    """Make a small model with random weights: 1.9 million parameters at the defaults and with 8,192 tokens.
+
+    It is a Llama, not a Qwen2, because transformers 5.24 loads Qwen2's own tokenizer from the folder of any Qwen2
+    model, whatever tokenizer lies there.
+    """
+    shape = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=config.nano_hidden_size,
         intermediate_size=3 * config.nano_hidden_size,
@@ -54,7 +58,7 @@ def nano(config: CFTConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[Any, Pr
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return Qwen2ForCausalLM(shape), tokenizer
+    return LlamaForCausalLM(shape), tokenizer
 
 
 def from_folder(folder: Path) -> tuple[Any, PreTrainedTokenizerBase]:
