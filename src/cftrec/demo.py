@@ -13,7 +13,7 @@ from cftrec.recommender import Recommender
 from cftrec.terminal import TrainingBar, progress_bar
 from cftrec.training import load_config, train
 
-COMMON: dict[str, Any] = {"category": "movie", "seed": 1, "max_steps": 1000}
+COMMON: dict[str, Any] = {"category": "movie", "seed": 1, "max_steps": 1200}
 """Options of both models: one seed, equal steps, the same samples in the same order."""
 MODELS: dict[str, dict[str, Any]] = {"plain": {"effect_weight": 0, "beta": 1}, "cft": {}}
 """What differs: plain fine-tuning has no effect term and weighs all tokens alike; cft has the defaults."""

@@ -4,25 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from small_options import SMALL
 
 from cftrec.training import CFTConfig
 from cftrec.training.run import assemble, quiet_transformers
 
 quiet_transformers()
-
-SMALL: dict[str, Any] = {
-    "use_cpu": True,
-    "report_to": "none",
-    "category": "movie",
-    "nano_vocab_size": 300,
-    "nano_hidden_size": 16,
-    "nano_layers": 1,
-    "nano_heads": 2,
-    "window": 5,
-    "history_stride": 2,
-    "warmup_steps": 0,
-    "save_strategy": "no",
-}
 
 
 @pytest.fixture(scope="session")

@@ -151,10 +151,15 @@ class CFTConfig(TrainingArguments):
         """Return what decides the run as plain YAML values: the options above, and others that are no defaults."""
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         default = {item.name: item.default for item in dataclasses.fields(TrainingArguments)}
+
+        def differs(name: str, value: Any) -> bool:
+            # transformers puts False or [] where the default is None; a 0 in place of another number is a choice.
+            return value not in (None, []) and value != default[name] and bool(value or default[name])
+
         return {
             name: getattr(value, "value", value)
             for name, value in values.items()
-            if name in _OWN or name in _SHOWN or (name not in _LOCAL and value and value != default[name])
+            if name in _OWN or name in _SHOWN or (name not in _LOCAL and differs(name, value))
         }
 
 

@@ -45,11 +45,16 @@ def train(data: Path, out: Path, config: CFTConfig, callbacks: list[TrainerCallb
     check_forest(model)
     if not len(dataset.targets("train")):
         raise InputError(f"{data}: no user has two training events, so there is nothing to learn from")
-    config.output_dir = str(out.with_name(f".{out.name}.checkpoints"))
-    trainer = CFTTrainer(model, config, dataset, prompt, catalogue, callbacks)
-    begin = time.perf_counter()
-    result = trainer.train()
-    seconds = time.perf_counter() - begin
+    checkpoints = out.with_name(f".{out.name}.checkpoints")
+    config.output_dir = str(checkpoints)
+    try:
+        trainer = CFTTrainer(model, config, dataset, prompt, catalogue, callbacks)
+        begin = time.perf_counter()
+        result = trainer.train()
+        seconds = time.perf_counter() - begin
+    finally:  # transformers makes the folder even where nothing goes into it
+        if checkpoints.is_dir() and not any(checkpoints.iterdir()):
+            checkpoints.rmdir()
     manifest = {
         "name": out.name,
         "dataset": {"path": str(data), "sha256": sha256(data / MANIFEST)} | _dataset_facts(dataset),
@@ -79,12 +84,14 @@ def assemble(dataset: Dataset, config: CFTConfig) -> tuple[Any, PreTrainedTokeni
         pieces = sorted({piece for cell in cells for piece in cell.split()})
     template = load_template(config.prompt)
     model, tokenizer = load_model(config, [*texts, *template.fill(config.category)], pieces)
+    # Learned positions end somewhere, and no layer knows what to do beyond: the oldest items go, as by the option.
+    positions = getattr(model.config, "max_position_embeddings", None)
     prompt = build_prompt(
         config.prompt,
         tokenizer,
         category=config.category,
         counterfactual=config.counterfactual,  # type: ignore[arg-type]
-        max_tokens=config.max_tokens,
+        max_tokens=min((bound for bound in (config.max_tokens, positions) if bound is not None), default=None),
     )
     if config.item_tokens is None:
         sequences = tokenise_items(texts, tokenizer, prompt)

@@ -1,0 +1,257 @@
+"""Options: their types and bounds, what is refused and how, and the way into YAML and back."""
+
+import dataclasses
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cftrec.errors import InputError
+from cftrec.training import CFTConfig, load_config
+from cftrec.training.config import _LOCAL
+
+CPU = {"use_cpu": True}
+
+
+def refused(*arguments, **options) -> str:
+    with pytest.raises(InputError) as error:
+        load_config(*arguments, overrides=options or None)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def write(tmp_path, text):
+    file = tmp_path / "config.yaml"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return file
+
+
+def test_the_defaults_are_the_authors():
+    config = load_config(overrides=CPU)
+    known = {"effect_weight": 0.1, "beta": 0.25, "prior_weight": 0.0, "detach_counterfactual": False}
+    known |= {
+        "softmax": "vocabulary",
+        "decode_softmax": "catalogue",
+        "window": 20,
+        "history_stride": 10,
+        "warmup_steps": 20,
+    }
+    assert {name: getattr(config, name) for name in known} == known
+    assert config.per_device_train_batch_size == 64
+
+
+@pytest.mark.parametrize(("model", "rate"), [("nano", 2e-3), ("smollm2", 1e-4), ("some/folder", 1e-4)])
+def test_the_learning_rate_depends_on_the_model_unless_it_is_given(model, rate):
+    assert load_config(overrides=CPU | {"model": model}).learning_rate == rate
+    assert load_config(overrides=CPU | {"model": model, "learning_rate": 0.5}).learning_rate == 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "value"),
+    [
+        ("effect_weight", "1e-1", 0.1),
+        ("effect_weight", 0, 0.0),
+        ("window", "12", 12),
+        ("detach_counterfactual", "true", True),
+        ("detach_counterfactual", True, True),
+        ("detach_counterfactual", False, False),
+        ("category", 5, "5"),
+        ("category", "-x", "-x"),
+        ("category", "--set a=b", "--set a=b"),
+        ("item_text", "{title} ({brand})", "{title} ({brand})"),
+        ("max_tokens", "99", 99),
+        ("max_tokens", None, None),
+        ("save_strategy", False, "no"),
+        ("eval_strategy", "steps", "steps"),
+        ("lr_scheduler_type", "cosine", "cosine"),
+        ("lr_scheduler_kwargs", {"num_cycles": 2}, {"num_cycles": 2}),
+        ("report_to", "none", []),
+        ("seed", "7", 7),
+    ],
+)
+def test_values_become_what_their_option_is(name, given, value):
+    found = getattr(load_config(overrides=CPU | {"window": 20, name: given}), name)
+    assert found == value
+    assert isinstance(found, type(value))
+
+
+def test_overrides_go_before_the_file(tmp_path):
+    file = write(tmp_path, "beta: 0.5\nwindow: 7\nhistory_stride: 3\nuse_cpu: true\n")
+    config = load_config(file, {"beta": "0.75", "window": None})
+    assert (config.beta, config.window, config.history_stride) == (0.75, 20, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ({"effect_weigth": 1}, ["--set", "'effect_weigth'", "effect_weight"]),
+        ({"histroy_stride": 1}, ["history_stride"]),
+        ({"zzzz": 1}, ["'zzzz'", "beta", "history_stride"]),
+        ({"_n_gpu": 1}, ["'_n_gpu'"]),
+    ],
+)
+def test_an_unknown_option_is_refused_with_what_is_near(options, parts):
+    message = refused(**options)
+    assert all(part in message for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("beta", "x"),
+        ("beta", True),
+        ("beta", [1]),
+        ("beta", {"a": 1}),
+        ("beta", -0.1),
+        ("beta", "nan"),
+        ("effect_weight", -1),
+        ("effect_weight", "inf"),
+        ("prior_weight", -1e-9),
+        ("detach_counterfactual", "maybe"),
+        ("window", 0),
+        ("window", 2.5),
+        ("window", ""),
+        ("history_stride", 0),
+        ("history_stride", 21),
+        ("max_tokens", 0),
+        ("max_tokens", "none"),
+        ("row_tokens", 0),
+        ("pass_tokens", 0),
+        ("nano_heads", 0),
+        ("nano_heads", -4),
+        ("nano_layers", 0),
+        ("nano_hidden_size", 0),
+        ("nano_hidden_size", 12),  # 3 a head: rotary positions take pairs
+        ("per_device_train_batch_size", 0),
+        ("per_device_eval_batch_size", 0),
+        ("gradient_accumulation_steps", 0),
+        ("learning_rate", -1),
+        ("learning_rate", "nan"),
+        ("num_train_epochs", -1),
+        ("seed", -1),
+        ("seed", 2**32),
+        ("data_seed", -1),
+        ("warmup_steps", -1),
+        ("softmax", "catalog"),
+        ("counterfactual", "none"),
+        ("sampler", "shuffled"),
+        ("decode_softmax", "both"),
+        ("lr_scheduler_type", "cosin"),
+        ("eval_strategy", "sometimes"),
+        ("report_to", "paper"),
+        ("report_to", ["paper"]),
+        ("label_smoothing_factor", 0.1),
+        ("auto_find_batch_size", True),
+    ],
+)
+def test_a_value_that_makes_no_run_is_refused_by_name(name, value):
+    assert name in refused(**{name: value})
+
+
+def test_options_of_the_dataclass_are_checked_too(tmp_path):
+    for options in ({"beta": -1}, {"softmax": "catalog"}, {"history_stride": 30}, {"nano_heads": 0}):
+        with pytest.raises(InputError, match=next(iter(options))):
+            CFTConfig(output_dir=str(tmp_path), use_cpu=True, **options)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("- a\n- b\n", "option: value"),
+        ("just text", "option: value"),
+        ("a: b: c\n", "YAML"),
+        ("beta: [1\n", "YAML"),
+        (b"\xff\xfe\x00", "YAML"),
+        ("!!python/object/apply:os.system ['true']", "YAML"),
+        ("windw: 3\n", "window"),
+        ("5: 3\n", "5"),
+        ("true: 3\n", "True"),
+        ("warmup_steps: -1\n", "warmup_steps"),
+    ],
+)
+def test_a_file_that_makes_no_config_is_refused_by_name(tmp_path, text, part):
+    file = write(tmp_path, text)
+    message = refused(file)
+    assert str(file) in message
+    assert part in message
+
+
+def test_a_missing_file_is_refused_by_name(tmp_path):
+    assert "nowhere.yaml" in refused(tmp_path / "nowhere.yaml")
+    assert str(tmp_path) in refused(tmp_path)
+
+
+def test_the_origin_of_an_unknown_option_is_named(tmp_path):
+    file = write(tmp_path, "beta: 0.5\n")
+    message = refused(file, windw=3)
+    assert "--set" in message
+    assert str(file) not in message
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# nothing\n"])
+def test_an_empty_file_is_all_defaults(tmp_path, text):
+    assert load_config(write(tmp_path, text), CPU).to_options() == load_config(overrides=CPU).to_options()
+
+
+def test_a_bare_no_in_yaml_is_no(tmp_path):
+    config = load_config(write(tmp_path, "save_strategy: no\neval_strategy: no\nuse_cpu: yes\n"))
+    assert (config.save_strategy, config.eval_strategy, config.use_cpu) == ("no", "no", True)
+
+
+def assert_round_trip(config, tmp_path):
+    options = config.to_options()
+    again = load_config(write(tmp_path, yaml.safe_dump(options, sort_keys=False)))
+    for item in dataclasses.fields(config):
+        if item.name not in _LOCAL:
+            one, other = getattr(config, item.name), getattr(again, item.name)
+            assert one == other or str(one) == str(other), item.name
+    assert again.to_options() == options
+
+
+def test_options_survive_yaml(tmp_path):
+    changed = {"effect_weight": 0.025, "detach_counterfactual": True, "item_tokens": "ids", "max_tokens": 77, "seed": 9}
+    changed |= {
+        "lr_scheduler_type": "cosine_with_restarts",
+        "lr_scheduler_kwargs": {"num_cycles": 2},
+        "adam_beta2": 0.95,
+    }
+    changed |= {
+        "eval_strategy": "steps",
+        "eval_steps": 5,
+        "save_strategy": "epoch",
+        "optim": "sgd",
+        "weight_decay": 0.1,
+    }
+    config = load_config(overrides=CPU | changed | {"report_to": "none"})
+    assert_round_trip(config, tmp_path)
+    assert_round_trip(load_config(overrides=CPU), tmp_path)
+    text = yaml.safe_dump(config.to_options())
+    assert "output" not in text
+    assert "!!" not in text
+
+
+@given(
+    beta=st.floats(0, 10),
+    effect_weight=st.floats(0, 1e6),
+    category=st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=12),
+    window=st.integers(1, 99),
+    learning_rate=st.floats(0, 1),
+)
+def test_any_value_survives_yaml(tmp_path_factory, **values):
+    assert_round_trip(load_config(overrides=CPU | {"history_stride": 1} | values), tmp_path_factory.mktemp("yaml"))
+
+
+def test_options_come_in_one_order():
+    names = list(load_config(overrides=CPU).to_options())
+    assert names == [item.name for item in dataclasses.fields(CFTConfig) if item.name in names]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("max_grad_norm", 0.0), ("adam_beta1", 0.0), ("average_tokens_across_devices", False)]
+)
+def test_a_zero_or_no_that_is_no_default_is_written_down(tmp_path, name, value):
+    config = load_config(overrides=CPU | {name: value})
+    assert config.to_options()[name] == value
+    assert_round_trip(config, tmp_path)

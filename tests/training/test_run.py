@@ -1,0 +1,141 @@
+"""From a Dataset folder to a RUN folder, whole or not at all."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+import yaml
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from cftrec.artefacts import read_manifest
+from cftrec.errors import InputError
+from cftrec.forest.backbone import check_forest
+from cftrec.text import Catalogue, Prompt
+from cftrec.training import CFTTrainer, load_config, train
+from cftrec.training.run import assemble
+
+
+@pytest.fixture(scope="module")
+def log(dataset, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "dataset"
+    dataset.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model_folder(dataset, small_config, tiny_model, tmp_path_factory):
+    """Save a model of a kind with a tokenizer that knows the catalogue."""
+
+    def make(kind, **shape):
+        _, tokenizer, _, _ = assemble(dataset, small_config())
+        folder = tmp_path_factory.mktemp(kind)
+        tiny_model(kind, len(tokenizer), **shape).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return folder
+
+    return make
+
+
+def test_a_run_holds_all_that_recommending_needs(log, dataset, small_config, tmp_path):
+    config = small_config(max_steps=3, per_device_train_batch_size=8, logging_steps=1, max_tokens=60)
+    out = train(log, tmp_path / "run", config)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    manifest = read_manifest(out, "run")
+    assert (manifest["name"], manifest["steps"], manifest["samples"]) == ("run", 3, len(dataset.targets("train")))
+    assert manifest["dataset"]["users"] == len(dataset.users)
+    lines = json.loads((out / "log.json").read_text())["log"]
+    assert [line["step"] for line in lines if "normal" in line] == [1, 2, 3]
+    assert load_config(out / "config.yaml").to_options() == config.to_options() == manifest["config"]
+    assert yaml.safe_load((out / "config.yaml").read_text()) == config.to_options()
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(out / "model"), AutoTokenizer.from_pretrained(out / "model")
+    prompt = Prompt.from_dict(json.loads((out / "prompt.json").read_text()))
+    catalogue = Catalogue.load(out)
+    assert catalogue.titles == dataset.items["title"].to_list()
+    assert catalogue.counts.tolist() == dataset.item_counts().tolist()
+    assert tokenizer.decode(catalogue.sequence(0)) == "Star Wars (1977)\n"
+    assert prompt.max_tokens == 60
+    again, _, same, _ = assemble(dataset, dataclasses.replace(config))
+    assert same == prompt
+    CFTTrainer(again, dataclasses.replace(config), dataset, prompt, catalogue).train()
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def test_a_folder_that_is_taken_is_left_alone(log, small_config, tmp_path):
+    (tmp_path / "note").write_text("mine")
+    with pytest.raises(InputError, match="not empty"):
+        train(log, tmp_path, small_config(max_steps=1))
+    assert [path.name for path in tmp_path.iterdir()] == ["note"]
+
+
+def test_what_fails_leaves_nothing(log, small_config, model_folder, tmp_path):
+    mamba = model_folder("mamba", hidden_size=32, num_hidden_layers=1, state_size=4)
+    nothing = tmp_path / "nothing"
+    nothing.mkdir()
+    for options, message in [
+        ({"model": str(mamba)}, "choose another model"),
+        ({"model": str(nothing)}, "no config.json"),
+        ({"model": "gpt-five"}, "gpt-five"),
+        ({"prompt": "poem"}, "poem"),
+        ({"item_text": "{brand}"}, "brand"),
+        ({"item_tokens": "ids"}, "ids"),
+        ({"max_tokens": 9}, "max_tokens"),
+        ({"nano_vocab_size": 7}, "vocab"),
+    ]:
+        with pytest.raises(InputError, match=message) as error:
+            train(log, tmp_path / "run", small_config(max_steps=1, **options))
+        assert "\n" not in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["nothing"]
+
+
+def test_broken_model_files_are_refused(log, small_config, model_folder, tmp_path):
+    folder = model_folder("llama")
+    (folder / "model.safetensors").write_bytes(b"noise")
+    with pytest.raises(InputError, match="not a causal language model"):
+        train(log, tmp_path / "run", small_config(model=str(folder), max_steps=1))
+
+
+def test_nothing_to_learn_from(dataset, small_config, tmp_path):
+    silent = dataclasses.replace(dataset, split=dataset.split * 0 + 2)
+    silent.save(tmp_path / "data")
+    with pytest.raises(InputError, match="nothing to learn"):
+        train(tmp_path / "data", tmp_path / "run", small_config(max_steps=1))
+
+
+def test_prompts_end_where_a_models_positions_do(log, dataset, small_config, model_folder, tmp_path):
+    """Without `max_tokens` the oldest items go once a model with learned positions has no more of them."""
+    folder = model_folder("gpt2", n_positions=48)
+    options = {
+        "model": str(folder),
+        "window": 14,
+        "history_stride": 7,
+        "max_steps": 2,
+        "per_device_train_batch_size": 64,
+    }
+    out = train(log, tmp_path / "run", small_config(**options))
+    prompt = Prompt.from_dict(json.loads((out / "prompt.json").read_text()))
+    assert prompt.max_tokens == 48
+    assert assemble(dataset, small_config(**options, max_tokens=40))[2].max_tokens == 40
+
+
+def test_a_folder_of_another_kind_trains(dataset, small_config, model_folder):
+    config = small_config(
+        model=str(model_folder("mistral", sliding_window=8)), max_steps=1, per_device_train_batch_size=8
+    )
+    model, _, prompt, catalogue = assemble(dataset, config)
+    check_forest(model)
+    before = model.state_dict()["lm_head.weight"].clone()
+    CFTTrainer(model, config, dataset, prompt, catalogue).train()
+    assert not torch.equal(before, model.state_dict()["lm_head.weight"])
+
+
+def test_given_tokens_are_the_catalogue(dataset, small_config):
+    import polars as pl
+
+    ids = [f"<a_{n % 3}> <b_{n}>" for n in range(dataset.items.height)]
+    table = dataclasses.replace(dataset, items=dataset.items.with_columns(pl.Series("ids", ids)))
+    config = small_config(item_tokens="ids", max_steps=1, softmax="catalogue", per_device_train_batch_size=8)
+    model, tokenizer, prompt, catalogue = assemble(table, config)
+    assert tokenizer.convert_ids_to_tokens(catalogue.sequence(4))[:2] == ["<a_1>", "<b_4>"]
+    assert model.config.vocab_size == len(tokenizer)
+    CFTTrainer(model, config, table, prompt, catalogue).train()

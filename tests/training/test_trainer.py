@@ -1,0 +1,291 @@
+"""The trainer: exact sums over a step and over a split, its log, its checkpoints, its seed, several ranks."""
+
+import importlib.util
+import os
+import pickle
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_options import SMALL
+from step_oracle import naive_gradients, naive_step, relative_error
+
+from cftrec.forest.sampler import epoch_order
+from cftrec.training import CFTTrainer
+from cftrec.training.run import assemble
+
+VOCABULARY = 310
+SGD = {"optim": "sgd", "learning_rate": 0.5, "lr_scheduler_type": "constant", "max_grad_norm": 0.0}
+
+
+@pytest.fixture
+def trainer_of(dataset, assembled, tiny_model, small_config):
+    """Make a trainer of a tiny random model; `kind`, `preset` and any option of the config."""
+
+    def make(kind="llama", preset="plain", seed=0, **options):
+        prompt, catalogue = assembled(prompt=preset)
+        model = tiny_model(kind, VOCABULARY, seed=seed)
+        return CFTTrainer(model, small_config(prompt=preset, **options), dataset, prompt, catalogue)
+
+    return make
+
+
+def weights_of(trainer):
+    return {name: value.detach().clone() for name, value in trainer.model.model.named_parameters()}
+
+
+def update(trainer):
+    """Train as configured and return what that changed."""
+    before = weights_of(trainer)
+    trainer.train()
+    return {name: value - before[name] for name, value in weights_of(trainer).items()}
+
+
+def assert_same(found, expected, tolerance):
+    assert max(value.abs().max() for value in expected.values()) > 0
+    errors = {name: relative_error(found[name], value) for name, value in expected.items()}
+    assert max(errors.values()) < tolerance, errors
+
+
+@pytest.mark.parametrize(("kind", "preset"), [("llama", "plain"), ("qwen2", "alpaca")])
+def test_sixteen_samples_at_once_or_four_times_four(trainer_of, kind, preset):
+    options = SGD | {"max_steps": 1, "sampler": "random", "prior_weight": 0.2}
+    whole = update(trainer_of(kind, preset, per_device_train_batch_size=16, **options))
+    cut = trainer_of(kind, preset, per_device_train_batch_size=4, gradient_accumulation_steps=4, **options)
+    assert_same(update(cut), whole, 1e-5)
+    tiny = {"row_tokens": 60, "pass_tokens": 60}
+    assert_same(update(trainer_of(kind, preset, per_device_train_batch_size=16, **tiny, **options)), whole, 1e-5)
+
+
+def test_sixteen_samples_at_once_or_four_times_four_with_adamw(trainer_of):
+    """AdamW divides by the gradient's own size, so where that is rounding the update is too: bounded, not relative."""
+    options = {"max_steps": 1, "sampler": "random", "learning_rate": 1e-3}
+    whole = update(trainer_of(per_device_train_batch_size=16, **options))
+    cut = update(trainer_of(per_device_train_batch_size=4, gradient_accumulation_steps=4, **options))
+    assert max(value.abs().max() for value in whole.values()) > 9e-4
+    assert max((cut[name] - value).abs().max() for name, value in whole.items()) < 1e-5
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_the_first_update_is_the_published_gradient(dataset, trainer_of, accumulation):
+    size = 6 // accumulation
+    options = SGD | {"max_steps": 1, "per_device_train_batch_size": size, "gradient_accumulation_steps": accumulation}
+    trainer = trainer_of(**options)
+    order = epoch_order(trainer.train_samples.groups("windows"), trainer.args.seed, 0)[:6]
+    collator = trainer.data_collator
+    weights = collator(order.tolist())["weights"]  # weights differ by place only, so restore the order of the samples
+    lengths = [len(collator.catalogue.sequence(int(dataset.events[p]))) for p in trainer.train_samples.positions[order]]
+    assert len(weights) == sum(lengths)
+    weights = torch.cat([torch.linspace(1, 0.25, n) if n > 1 else torch.ones(1) for n in lengths])
+    expected = naive_step(
+        trainer.model.model,
+        dataset,
+        collator.prompt,
+        collator.catalogue,
+        trainer.train_samples.positions[order].tolist(),
+        weights,
+        window=5,
+        stride=2,
+    )
+    gradients = naive_gradients(trainer.model.model, expected.loss)
+    changed = update(trainer)
+    assert_same(changed, {name: -0.5 * gradient for name, gradient in gradients.items()}, 1e-5)
+    (line,) = (line for line in trainer.state.log_history if "train_loss" in line)
+    assert line["train_loss"] == pytest.approx(expected.loss.item(), rel=1e-6)
+
+
+def test_an_epoch_takes_every_sample_once_in_the_samplers_order(trainer_of):
+    trainer = trainer_of(per_device_train_batch_size=7, num_train_epochs=2, learning_rate=0.0)
+    taken = []
+    collate = trainer.data_collator
+    trainer.data_collator = lambda numbers: taken.extend(numbers) or collate(numbers)
+    trainer.train()
+    groups = trainer.train_samples.groups("windows")
+    expected = [epoch_order(groups, trainer.args.seed, epoch).tolist() for epoch in (0, 1)]
+    assert taken == expected[0] + expected[1]
+    assert expected[0] != expected[1]
+
+
+def test_log_lines_hold_the_parts_and_the_work(trainer_of):
+    options = {"per_device_train_batch_size": 8, "max_steps": 4, "logging_steps": 2, "learning_rate": 0.0}
+    trainer = trainer_of(sampler="random", prior_weight=0.3, **options)
+    numbers = epoch_order(trainer.train_samples.groups("random"), trainer.args.seed, 0)
+    trainer.train()
+    lines = [line for line in trainer.state.log_history if "loss" in line]
+    assert [line["step"] for line in lines] == [2, 4]
+    for place, line in enumerate(lines):
+        batches = [trainer.data_collator(numbers[8 * n : 8 * n + 8].tolist()) for n in (2 * place, 2 * place + 1)]
+        losses = [trainer.model.eval()(batch) for batch in batches]
+        for name in ("loss", "normal", "effect", "prior"):
+            expected = np.mean([getattr(loss, name).item() for loss in losses])
+            assert line[name] == pytest.approx(expected, rel=1e-5), name
+        assert line["loss"] == pytest.approx(line["normal"] + 0.1 * line["effect"] + 0.3 * line["prior"], rel=1e-5)
+        counts = sum(batch["counts"] for batch in batches)
+        assert [line["tokens_computed"], line["tokens_naive"]] == counts[1:].tolist()
+        assert line["samples_per_second"] > 0
+
+
+def test_the_log_of_accumulated_batches_is_that_of_their_step(trainer_of):
+    options = {"max_steps": 1, "logging_steps": 1, "sampler": "random", "learning_rate": 0.0}
+    lines = []
+    for size, times in ((12, 1), (4, 3)):
+        trainer = trainer_of(per_device_train_batch_size=size, gradient_accumulation_steps=times, **options)
+        trainer.train()
+        lines.append(trainer.state.log_history[0])
+    for name in ("loss", "normal", "effect", "grad_norm"):
+        assert lines[0][name] == pytest.approx(lines[1][name], rel=1e-5), name
+    assert lines[0]["tokens_naive"] == lines[1]["tokens_naive"]
+
+
+def test_evaluation_does_not_depend_on_its_batches(dataset, trainer_of):
+    metrics = [
+        trainer_of(per_device_eval_batch_size=size, prior_weight=0.4, row_tokens=rows).evaluate()
+        for size, rows in ((64, 512), (1, 512), (3, 30))
+    ]
+    for other in metrics[1:]:
+        for name in ("eval_loss", "eval_normal", "eval_effect", "eval_prior"):
+            assert other[name] == pytest.approx(metrics[0][name], rel=1e-6), name
+    trainer = trainer_of()
+    collator = trainer.eval_collator
+    positions = dataset.targets("validation").tolist()
+    lengths = [len(collator.catalogue.sequence(int(dataset.events[position]))) for position in positions]
+    weights = torch.cat([torch.linspace(1, 0.25, n) if n > 1 else torch.ones(1) for n in lengths])
+    with torch.no_grad():
+        expected = naive_step(
+            trainer.model.model,
+            dataset,
+            collator.prompt,
+            collator.catalogue,
+            positions,
+            weights,
+            window=5,
+            stride=2,
+            prior_weight=0.4,
+        )
+    for name, value in expected._asdict().items():
+        assert metrics[0][f"eval_{name}"] == pytest.approx(value.item(), rel=1e-5), name
+
+
+def test_evaluating_on_the_way_changes_nothing_else(trainer_of):
+    options = {"per_device_train_batch_size": 8, "max_steps": 3, "logging_steps": 1, "learning_rate": 1e-2}
+    silent = trainer_of(**options)
+    silent.train()
+    watched = trainer_of(eval_strategy="steps", eval_steps=1, **options)
+    watched.train()
+    assert_same(weights_of(watched), weights_of(silent), 1e-12)
+    assert sum("eval_loss" in line for line in watched.state.log_history) == 3
+
+
+def test_the_seed_decides_everything(dataset, small_config):
+    def trained(seed):
+        config = small_config(seed=seed, per_device_train_batch_size=8, max_steps=3)
+        model, _, prompt, catalogue = assemble(dataset, config)
+        torch.rand(seed + 3)  # what other code draws is no matter
+        CFTTrainer(model, config, dataset, prompt, catalogue).train()
+        return model.state_dict()
+
+    first, again, other = trained(0), trained(0), trained(1)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_it_learns(dataset, small_config):
+    options = {"per_device_train_batch_size": 16, "num_train_epochs": 12, "learning_rate": 2e-2, "logging_steps": 4}
+    config = small_config(**options)
+    model, _, prompt, catalogue = assemble(dataset, config)
+    trainer = CFTTrainer(model, config, dataset, prompt, catalogue)
+    trainer.train()
+    losses = [line["normal"] for line in trainer.state.log_history if "loss" in line]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_checkpoints_are_read_back(trainer_of, tmp_path):
+    options = {"per_device_train_batch_size": 8, "learning_rate": 0.1, "logging_steps": 1, "max_steps": 4}
+    options |= {"save_strategy": "steps", "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1}
+    options |= {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "output_dir": str(tmp_path)}
+    trainer = trainer_of(lr_scheduler_type="constant", **options)
+    trainer.train()
+    measured = {line["step"]: line["eval_loss"] for line in trainer.state.log_history if "eval_loss" in line}
+    assert trainer.state.best_model_checkpoint.endswith(f"checkpoint-{min(measured, key=measured.get)}")
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(min(measured.values()), rel=1e-6)
+
+    resumed = trainer_of(lr_scheduler_type="constant", seed=5, **options | {"load_best_model_at_end": False})
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    again = {line["step"]: line["eval_loss"] for line in resumed.state.log_history if "eval_loss" in line}
+    assert again == pytest.approx(measured, rel=1e-6)
+
+
+def test_a_saved_model_is_a_folder_of_transformers(trainer_of, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    trainer = trainer_of()
+    trainer.save_model(str(tmp_path / "model"))
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    assert all(torch.equal(weights_of(trainer)[name], value) for name, value in loaded.named_parameters())
+
+
+def test_activation_checkpointing_is_an_option(trainer_of):
+    options = SGD | {"per_device_train_batch_size": 8, "max_steps": 1}
+    assert_same(update(trainer_of(activation_checkpointing=True, **options)), update(trainer_of(**options)), 1e-6)
+
+
+def test_bf16_stays_near_fp32(trainer_of):
+    options = SGD | {"per_device_train_batch_size": 16, "max_steps": 1}
+    assert_same(update(trainer_of(bf16=True, **options)), update(trainer_of(**options)), 0.1)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="tensorboard is not installed")
+def test_tensorboard_gets_the_log(trainer_of, tmp_path, monkeypatch):
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
+    options = {"per_device_train_batch_size": 8, "max_steps": 2, "logging_steps": 1, "output_dir": str(tmp_path)}
+    trainer_of(report_to="tensorboard", **options).train()
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (file,) = Path(tmp_path).rglob("events.out.tfevents.*")
+    events = EventAccumulator(str(file.parent)).Reload()
+    for name in ("loss", "normal", "effect", "samples_per_second", "tokens_computed", "tokens_naive"):
+        assert [event.step for event in events.Scalars(f"train/{name}")] == [1, 2], name
+
+
+OF_RANKS = SGD | {"max_steps": 2, "logging_steps": 1, "eval_strategy": "steps", "eval_steps": 2, "sampler": "random"}
+
+
+def on_one_rank(rank: int, folder: str, options: dict, port: int) -> None:
+    """Train as one of two processes; the first writes down the log and the weights."""
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    from cftrec.training import CFTConfig
+
+    dataset = pickle.loads(Path(folder, "dataset").read_bytes())
+    config = CFTConfig(**options | {"output_dir": folder, "per_device_train_batch_size": 4, "ddp_backend": "gloo"})
+    model, _, prompt, catalogue = assemble(dataset, config)
+    trainer = CFTTrainer(model, config, dataset, prompt, catalogue)
+    trainer.train()
+    if rank == 0:
+        torch.save({"log": trainer.state.log_history, "weights": model.state_dict()}, Path(folder, "result"))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="torch was built without gloo")
+def test_two_ranks_are_one_with_twice_the_batch(dataset, small_config, tmp_path):
+    options = SMALL | OF_RANKS | {"per_device_eval_batch_size": 3}  # 3 batches for 2 ranks
+    (tmp_path / "dataset").write_bytes(pickle.dumps(dataset))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(on_one_rank, (str(tmp_path), options, port), nprocs=2)
+    both = torch.load(tmp_path / "result")
+
+    config = small_config(**OF_RANKS, per_device_train_batch_size=8)
+    model, _, prompt, catalogue = assemble(dataset, config)
+    trainer = CFTTrainer(model, config, dataset, prompt, catalogue)
+    trainer.train()
+    assert_same(both["weights"], model.state_dict(), 1e-5)
+    for mine, theirs in zip(both["log"], trainer.state.log_history, strict=True):
+        for name in ("loss", "normal", "effect", "tokens_naive", "eval_loss", "eval_normal", "eval_effect"):
+            assert (name in mine) == (name in theirs)
+            if name in theirs:
+                assert mine[name] == pytest.approx(theirs[name], rel=1e-5), name
