@@ -176,7 +176,9 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         sys.exit(_fail(f"{error.filename}: {error.strerror}", 2))
     except KeyboardInterrupt:
-        sys.exit(_fail("interrupted; nothing half written was kept", 130))
+        sys.exit(
+            _fail("interrupted; nothing half written stays, and the same command goes on from what is finished", 130)
+        )
 
 
 def _fail(message: str, code: int) -> int:

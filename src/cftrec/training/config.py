@@ -89,7 +89,14 @@ class CFTConfig(TrainingArguments):
     )
     warmup_steps: float = _option(20, "linear warm-up, in steps; below 1 a share of all steps")
     logging_steps: float = _option(10, "steps between two log lines")
-    save_strategy: str = _option("no", "checkpoints: no, steps, epoch or best")
+    save_strategy: str = _option("steps", "when to write a checkpoint, from which an interrupted training goes on")
+    save_steps: float = _option(200, "steps between two checkpoints; below 1 a share of all steps")
+    save_total_limit: int | None = _option(2, "checkpoints kept while training; a finished RUN has none")
+    patience: int | None = _option(
+        None,
+        "stop early after this many evaluations without a better metric_for_best_model (eval_loss: the trained "
+        "objective, eval_normal: its plain part); needs eval_strategy and load_best_model_at_end",
+    )
     disable_tqdm: bool | None = _option(True, "cftrec shows its own progress bar")
     remove_unused_columns: bool = _option(False, "samples are positions of a log and have no columns")
     dataloader_pin_memory: bool = _option(False, "pinning pays on a GPU only")

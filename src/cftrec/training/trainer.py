@@ -1,12 +1,13 @@
 """`transformers.Trainer` for counterfactual fine-tuning: exact sums over a step and over a split."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, Trainer, TrainerCallback
+from transformers import AutoModelForCausalLM, EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
 
 from cftrec.data import Dataset
 from cftrec.forest.sampler import StepSampler
@@ -15,6 +16,8 @@ from cftrec.text.prompt import Prompt
 from cftrec.training.collator import Batch, Samples, StepCollator
 from cftrec.training.config import CFTConfig
 from cftrec.training.step import CFTStep, StepLoss
+
+_COMPLETE = "complete"
 
 
 class CFTTrainer(Trainer):
@@ -55,6 +58,7 @@ class CFTTrainer(Trainer):
                 pass_tokens=args.pass_tokens,
             )
 
+        stopping = [] if args.patience is None else [EarlyStoppingCallback(args.patience)]
         self.eval_collator = collator(validation)
         self.totals = torch.zeros(7, dtype=torch.float64)
         self.logged_at = time.perf_counter()
@@ -64,7 +68,7 @@ class CFTTrainer(Trainer):
             train_dataset=self.train_samples,
             eval_dataset=validation,
             data_collator=collator(self.train_samples),
-            callbacks=callbacks,
+            callbacks=[*(callbacks or []), MarkComplete(), *stopping],
         )
         self.remove_callback(PrinterCallback)
         # The loss is normalised over the whole step, so accumulation must not divide it again.
@@ -157,6 +161,32 @@ class CFTTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Save the language model alone, as a folder that transformers loads."""
         self.model.model.save_pretrained(output_dir or self.args.output_dir)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Load what `_save` wrote."""
+        saved = AutoModelForCausalLM.from_pretrained(
+            resume_from_checkpoint, local_files_only=True, dtype=self.model.model.dtype
+        )
+        self.model.model.load_state_dict(saved.state_dict())
+
+    def _load_best_model(self) -> None:
+        """Go back to the checkpoint that was best by `metric_for_best_model`."""
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+
+class MarkComplete(TrainerCallback):
+    """Marks a checkpoint once it is whole: a process killed while it writes one leaves it without the mark."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write the mark."""
+        if state.is_world_process_zero:
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / _COMPLETE).touch()
+
+
+def last_complete_checkpoint(folder: Path) -> Path | None:
+    """Return the newest whole checkpoint in a folder, or None."""
+    whole = [mark.parent for mark in folder.glob(f"checkpoint-*/{_COMPLETE}")]
+    return max(whole, key=lambda path: int(path.name.split("-")[1]), default=None)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Read back what `_save` wrote."""
