@@ -52,10 +52,15 @@ def train(data: Path, out: Path, config: CFTConfig, callbacks: list[TrainerCallb
     source = {"path": str(data), "sha256": sha256(data / MANIFEST)} | _dataset_facts(dataset)
     checkpoints = _claim_checkpoints(out, {"dataset": source["sha256"], "config": config.to_options()})
     config.output_dir = str(checkpoints)
-    trainer = CFTTrainer(model, config, dataset, prompt, catalogue, callbacks)
-    begin = time.perf_counter()
     last = last_complete_checkpoint(checkpoints)
-    result = trainer.train(resume_from_checkpoint=str(last) if last else None)
+    begin = time.perf_counter()
+    try:
+        trainer = CFTTrainer(model, config, dataset, prompt, catalogue, callbacks)
+        result = trainer.train(resume_from_checkpoint=str(last) if last else None)
+    except BaseException:
+        if last_complete_checkpoint(checkpoints) is None:
+            shutil.rmtree(checkpoints)  # nothing to go on from
+        raise
     seconds = time.perf_counter() - begin
     manifest = {
         "name": out.name,
