@@ -1,5 +1,7 @@
 """An interrupted training goes on to the same weights, whenever it stopped."""
 
+import importlib.util
+
 import pytest
 from safetensors.torch import load_file
 from transformers import TrainerCallback
@@ -84,3 +86,10 @@ def test_best_model_and_early_stopping(run, dataset, tmp_path):
     best = weights(run("stopped", num_train_epochs=9, **stop))
     two = weights(run("two", max_steps=2, **stop))
     assert all((best[name] == two[name]).all() for name in best)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="tensorboard is not installed")
+def test_tensorboard_events_stay_with_the_run(run, monkeypatch):
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
+    made = run("watched", report_to="tensorboard", max_steps=2, logging_steps=1)
+    assert list((made / "tensorboard").rglob("events.out.tfevents.*"))

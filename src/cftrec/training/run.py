@@ -28,7 +28,8 @@ def train(data: Path, out: Path, config: CFTConfig, callbacks: list[TrainerCallb
     on from the last whole one, to the same weights.
 
     A RUN holds `model/` (a transformers folder with its tokenizer), the catalogue, `prompt.json`, `config.yaml`,
-    `log.json` (what was logged, and the work done) and `manifest.json`. Nothing else is needed to recommend.
+    `log.json` (what was logged, and the work done), `manifest.json`, and `tensorboard/` where that was asked for.
+    Nothing else is needed to recommend.
 
     Args:
         data: a Dataset folder.
@@ -80,6 +81,8 @@ def train(data: Path, out: Path, config: CFTConfig, callbacks: list[TrainerCallb
         write_json(folder / PROMPT, prompt.to_dict())
         write_json(folder / LOG, {"log": trainer.state.log_history})
         (folder / CONFIG).write_text(yaml.safe_dump(config.to_options(), sort_keys=False), encoding="utf-8")
+        if (checkpoints / "runs").is_dir():
+            shutil.copytree(checkpoints / "runs", folder / "tensorboard")
     shutil.rmtree(checkpoints)
     return out
 
