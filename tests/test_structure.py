@@ -12,7 +12,8 @@ from cftrec import CFTConfig
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "cftrec"
-FLOW = ["data", "text", "forest", "objective", "training", "decoding", "recommender", "evaluation", "demo", "cli"]
+FLOW = ["data", "text", "forest", "objective", "training", "decoding", "recommender", "export", "evaluation"]
+FLOW += ["demo", "cli"]
 ANYWHERE = {"artefacts", "errors", "terminal"}
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 from cftrec.errors import InputError
 from cftrec.forest import build_forest
@@ -50,6 +51,43 @@ def test_a_forest_gives_what_each_sequence_gives_alone(tiny_model, name):
         for sequence, path in zip(sequences, forest.paths, strict=True):
             alone = model(input_ids=torch.from_numpy(sequence)[None], use_cache=False).logits[0]
             assert (logits[path] - alone).abs().max() <= 5e-6 * alone.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("kind", "target"), [("llama", "all-linear"), ("llama", ["q_proj", "lm_head"]), ("gpt2", "all-linear")]
+)
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out")
+def test_a_model_with_adapters_on_a_forest(tiny_model, kind, target):
+    """Also one that a user has made with PEFT; a trained head is W + scaling * B A."""
+    model = get_peft_model(tiny_model(kind), LoraConfig(r=2, target_modules=target, init_lora_weights=False)).eval()
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    check_forest(model)
+    assert frozen == [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    sequence = branching()[0]
+    forest = build_forest([sequence])
+    rows = [torch.from_numpy(array)[None] for array in (forest.tokens, forest.depth, forest.end)]
+    with torch.no_grad():
+        logits = torch.nn.functional.linear(forest_hidden(model, *rows)[0], head_of(model).weight)
+        alone = model(input_ids=torch.from_numpy(sequence)[None], use_cache=False).logits[0]
+        with model.disable_adapter():
+            plain = torch.nn.functional.linear(forest_hidden(model, *rows)[0], head_of(model).weight)
+    assert (logits - alone).abs().max() <= 5e-6 * alone.abs().max()
+    assert (plain - alone).abs().max() > 1e-2 * alone.abs().max()
+    assert head_of(model).weight.requires_grad is (target[-1] == "lm_head")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"target_modules": ["lm_head"], "lora_dropout": 0.1},
+        {"target_modules": ["lm_head"], "use_dora": True},
+        {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+    ],
+)
+def test_a_head_that_is_no_longer_one_weight_is_refused(tiny_model, options):
+    model = get_peft_model(tiny_model("llama"), LoraConfig(r=2, **options))
+    with pytest.raises(InputError, match="the head has an adapter"):
+        check_forest(model)
 
 
 def test_rows_of_a_pass_do_not_see_each_other_nor_padding(tiny_model):

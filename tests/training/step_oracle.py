@@ -95,8 +95,8 @@ def naive_step(
 
 
 def naive_gradients(model: Any, loss: Tensor) -> dict[str, Tensor]:
-    """The gradient of every parameter, zeros where there is none."""
-    parameters = dict(model.named_parameters())
+    """The gradient of every parameter that is trained, zeros where there is none."""
+    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     return {
         name: torch.zeros_like(parameter) if gradient is None else gradient

@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 import yaml
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cftrec.artefacts import read_manifest
@@ -127,6 +128,39 @@ def test_a_folder_of_another_kind_trains(dataset, small_config, model_folder):
     before = model.state_dict()["lm_head.weight"].clone()
     CFTTrainer(model, config, dataset, prompt, catalogue).train()
     assert not torch.equal(before, model.state_dict()["lm_head.weight"])
+
+
+def test_a_run_with_adapters_holds_them_and_the_merged_model(log, small_config, model_folder, tmp_path):
+    folder = model_folder("llama", tie_word_embeddings=True)
+    options = {"model": str(folder), "max_steps": 2, "per_device_train_batch_size": 8, "learning_rate": 0.1}
+    out = train(log, tmp_path / "run", small_config(lora_rank=2, **options))
+    base, merged = (AutoModelForCausalLM.from_pretrained(path).eval() for path in (folder, out / "model"))
+    manifest = read_manifest(out, "run")
+    assert manifest["parameters"] == sum(parameter.numel() for parameter in base.parameters())
+    assert manifest["trained_parameters"] == 2 * 2 * (2 * (32 + 32) + 2 * (32 + 16) + 3 * (32 + 48))
+    assert {path.name for path in (out / "adapter").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    tokens = torch.arange(9)[None]
+    before = base(input_ids=tokens).logits
+    adapted = PeftModel.from_pretrained(base, out / "adapter").eval()
+    with torch.no_grad():
+        found, expected = (model(input_ids=tokens).logits for model in (merged, adapted))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert (expected - before).abs().max() > 1e-2
+    assert torch.equal(merged.lm_head.weight, base.lm_head.weight)
+
+
+def test_adapters_that_cannot_be_are_refused(log, small_config, model_folder, tmp_path):
+    tied, free = model_folder("llama", tie_word_embeddings=True), model_folder("llama")
+    for options, message in [
+        ({"lora_target": "q_proj,bogus"}, "'bogus'; choose all-linear, or some of down_proj"),
+        ({"lora_target": ""}, "lora_target"),
+        ({"lora_target": "lm_head", "model": str(tied)}, "tied"),
+        ({"lora_target": "lm_head", "lora_dropout": 0.1}, "set the dropout to 0"),
+    ]:
+        with pytest.raises(InputError, match=message) as error:
+            train(log, tmp_path / "run", small_config(**{"model": str(free), "lora_rank": 2} | options))
+        assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_given_tokens_are_the_catalogue(dataset, small_config):

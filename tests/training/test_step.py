@@ -9,6 +9,7 @@ from step_oracle import naive_gradients, naive_step, relative_error
 
 from cftrec.training import collator as collator_module
 from cftrec.training.collator import Samples, StepCollator
+from cftrec.training.lora import add_lora
 from cftrec.training.step import CFTStep
 
 WINDOW, STRIDE = 5, 2
@@ -38,6 +39,18 @@ MODELS = [
     ("gemma2", GEMMA, "plain", {"softmax": "catalogue", "detach": True}),
     ("cohere", {"logit_scale": 0.3}, "plain", {}),  # scales its logits
     ("phi", {}, "plain", {"prior_weight": 0.3}),  # has a bias in the head
+]
+
+
+ADAPTED = [
+    ("llama", {}, "plain", {"prior_weight": 0.3}, "all-linear"),
+    ("gpt2", {}, "alpaca", {}, "all-linear"),  # its layers are transposed
+    ("gemma2", GEMMA, "plain", {"softmax": "catalogue"}, "all-linear"),
+    ("llama", {}, "plain", {"softmax": "catalogue", "prior_weight": 0.3}, "q_proj,lm_head"),
+    ("gemma2", GEMMA | {"tie_word_embeddings": False}, "plain", {"detach": True}, "v_proj,lm_head"),
+    ("phi", {}, "alpaca", {}, "fc1,lm_head"),  # has a bias in the head
+    ("qwen2", {}, "plain", {"effect_weight": 0.0}, "lm_head"),
+    ("qwen2", {}, "plain", {"prior_weight": 0.3}, "lm_head"),
 ]
 
 
@@ -113,6 +126,28 @@ def test_loss_and_gradients_are_those_of_the_published_formula(
     assert len(batch["factual"]) > 1, "the step shall take several passes"
     positions = collator.samples.positions[chosen].tolist()
     check(model, dataset, prompt, catalogue, batch, positions, drawn[0], method)
+
+
+@pytest.mark.parametrize(("kind", "shape", "preset", "method", "target"), ADAPTED)
+def test_adapters_get_the_gradients_of_the_published_formula(
+    dataset, assembled, tiny_model, small_config, monkeypatch, kind, shape, preset, method, target
+):
+    prompt, catalogue = assembled(prompt=preset)
+    vocabulary = int(max(catalogue.tokens.max(), *prompt.factual([]), *prompt.counterfactual())) + 3
+    config = small_config(model="a folder", lora_rank=3, lora_alpha=2, lora_target=target)
+    model = add_lora(tiny_model(kind, vocabulary, **shape), config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:  # they begin with 0, where A has no gradient
+                parameter.normal_(std=0.3)
+    rows = 70 if preset == "plain" else 300
+    collator = make_collator(dataset, prompt, catalogue, row_tokens=rows, pass_tokens=2 * rows, **method)
+    drawn = random_weights(monkeypatch)
+    chosen = list(range(0, len(collator.samples), 4))
+    batch = collator(chosen)
+    assert len(batch["factual"]) > 1, "the step shall take several passes"
+    check(model, dataset, prompt, catalogue, batch, collator.samples.positions[chosen].tolist(), drawn[0], method)
+    assert all((parameter.grad is not None) == ("lora_" in name) for name, parameter in model.named_parameters())
 
 
 def test_several_counterfactual_passes(dataset, assembled, tiny_model, monkeypatch):
@@ -218,15 +253,24 @@ def test_a_catalogue_without_any_choice_is_a_loss_of_zero(dataset, assembled, ti
     assert all(p.grad is None or not p.grad.any() for p in step.parameters())
 
 
-def test_activation_checkpointing_changes_nothing(dataset, assembled, tiny_model):
+@pytest.mark.parametrize("kind", ["qwen2", "gpt2", "gemma2"])
+@pytest.mark.parametrize("rank", [0, 3])
+def test_checkpointing_changes_nothing(dataset, assembled, tiny_model, small_config, kind, rank):
     prompt, catalogue = assembled(prompt="plain")
     batch = make_collator(dataset, prompt, catalogue)(list(range(6)))
-    gradients = []
-    for checkpointing in (False, True):
-        step = make_step(tiny_model("qwen2", 310), {}).train()
-        if checkpointing:
-            step.activation_checkpointing_enable()
+    gradients, calls = [], []
+    for enable in (None, CFTStep.activation_checkpointing_enable, CFTStep.gradient_checkpointing_enable):
+        model = tiny_model(kind, 310, **(GEMMA if kind == "gemma2" else {}))
+        model = add_lora(model, small_config(model="a folder", lora_rank=rank)) if rank else model
+        step = make_step(model, {}).train()
+        if enable:
+            enable(step)
+        calls.append(0)
+        mlp = next(layer for name, layer in model.named_modules() if name.endswith("mlp"))
+        mlp.register_forward_pre_hook(lambda *_: calls.append(calls.pop() + 1))
         step(batch).loss.backward()
-        gradients.append({name: p.grad for name, p in step.named_parameters()})
-    for name, gradient in gradients[0].items():
-        assert relative_error(gradients[1][name], gradient) < 1e-6
+        gradients.append({name: p.grad for name, p in step.named_parameters() if p.requires_grad})
+    for other in gradients[1:]:
+        for name, gradient in gradients[0].items():
+            assert relative_error(other[name], gradient) < 1e-6, name
+    assert calls[1:] == [2 * calls[0]] * 2

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DynamicCache
 
-from cftrec.forest.backbone import head_of
+from cftrec.forest.backbone import causal_lm, logit_scale
 from cftrec.forest.masks import attention_mask
 
 
@@ -69,11 +69,11 @@ class TokenTree:
         device = self.model.device
         query, keys = torch.from_numpy(depth).to(device), torch.from_numpy(self.depth).to(device)
         mask = attention_mask(torch.from_numpy(allowed).to(device), query, keys, self.model.config, self.model.dtype)
-        output = self.model.base_model(
+        output = causal_lm(self.model).base_model(
             input_ids=torch.from_numpy(tokens).to(device),
             attention_mask=mask,
             position_ids=query,
             cache=self.cache,
             use_cache=True,
         )
-        return output.last_hidden_state * head_of(self.model).scale
+        return output.last_hidden_state * logit_scale(self.model.config)

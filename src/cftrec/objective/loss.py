@@ -211,7 +211,9 @@ class _Terms(torch.autograd.Function):
         d_factual = torch.zeros_like(factual)
         d_counterfactual = None if counterfactual is None else torch.zeros_like(counterfactual)
         # Sums over chunks are fp32: in bf16 a chunk's share would vanish beside the sum of those before it.
-        d_head = torch.zeros_like(head, dtype=torch.promote_types(head.dtype, torch.float32))
+        d_head = None  # a head that is not trained is spared a third of the work
+        if ctx.needs_input_grad[2]:
+            d_head = torch.zeros_like(head, dtype=torch.promote_types(head.dtype, torch.float32))
         d_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.promote_types(bias.dtype, torch.float32))
         for chunk in _chunks(targets, len(head), chunk_size, choices):
             columns, offset = _select(wide, bias, chunk)
@@ -234,7 +236,8 @@ class _Terms(torch.autograd.Function):
                 assert d_counterfactual is not None
                 _add_gradients(d_hidden.to(dtype), hidden, columns, chunk, d_counterfactual, d_head, d_bias)
         d_bias = None if d_bias is None else d_bias.to(bias.dtype)
-        return (d_factual, d_counterfactual, d_head.to(head.dtype), d_bias, *[None] * 7)
+        d_head = None if d_head is None else d_head.to(head.dtype)
+        return (d_factual, d_counterfactual, d_head, d_bias, *[None] * 7)
 
 
 def _select(head: Tensor, bias: Tensor | None, chunk: _Chunk) -> tuple[Tensor, Tensor | None]:
@@ -273,12 +276,14 @@ def _add_gradients(
     head: Tensor,
     chunk: _Chunk,
     d_hidden: Tensor,
-    d_head: Tensor,
+    d_head: Tensor | None,
     d_bias: Tensor | None,
 ) -> None:
     """Add what one chunk's logits owe to the hidden states, the head and the bias."""
     d_hidden[chunk.tokens] += (d_logits @ head).to(d_hidden.dtype)
-    if chunk.columns is not None:
+    if d_head is None:
+        pass
+    elif chunk.columns is not None:
         d_head.index_add_(0, chunk.columns, (d_logits.T @ hidden).to(d_head.dtype))
     elif d_head.dtype == d_logits.dtype:
         d_head.addmm_(d_logits.T, hidden)

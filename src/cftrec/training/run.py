@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from peft import PeftModel
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 from transformers.utils import logging as transformers_logging
 
@@ -15,10 +16,11 @@ from cftrec.errors import InputError
 from cftrec.forest.backbone import check_forest
 from cftrec.text import Catalogue, Prompt, build_prompt, given_tokens, item_texts, load_template, tokenise_items
 from cftrec.training.config import CFTConfig
+from cftrec.training.lora import save_weights
 from cftrec.training.models import load_model
 from cftrec.training.trainer import CFTTrainer, last_complete_checkpoint
 
-CONFIG, PROMPT, LOG, MODEL = "config.yaml", "prompt.json", "log.json", "model"
+CONFIG, PROMPT, LOG, MODEL, ADAPTER = "config.yaml", "prompt.json", "log.json", "model", "adapter"
 
 
 def train(data: Path, out: Path, config: CFTConfig, callbacks: list[TrainerCallback] | None = None) -> Path:
@@ -29,7 +31,8 @@ def train(data: Path, out: Path, config: CFTConfig, callbacks: list[TrainerCallb
 
     A RUN holds `model/` (a transformers folder with its tokenizer), the catalogue, `prompt.json`, `config.yaml`,
     `log.json` (what was logged, and the work done), `manifest.json`, and `tensorboard/` where that was asked for.
-    Nothing else is needed to recommend.
+    Nothing else is needed to recommend. Where LoRA adapters were trained, `model/` has them merged into its weights,
+    and `adapter/` holds them alone (a PEFT folder).
 
     Args:
         data: a Dataset folder.
@@ -72,10 +75,14 @@ def train(data: Path, out: Path, config: CFTConfig, callbacks: list[TrainerCallb
         "samples": len(trainer.train_samples),
         "seconds": seconds,
         "resumed_from_step": int(last.name.split("-")[1]) if last else 0,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
     }
     with new_folder(out, "run", manifest) as folder:
-        model.save_pretrained(folder / MODEL)
+        if isinstance(model, PeftModel):
+            save_weights(model, folder / ADAPTER)
+            model = model.merge_and_unload()
+        manifest["parameters"] = sum(p.numel() for p in model.parameters())
+        save_weights(model, folder / MODEL)
         tokenizer.save_pretrained(folder / MODEL)
         catalogue.save(folder)
         write_json(folder / PROMPT, prompt.to_dict())

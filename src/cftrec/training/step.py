@@ -27,7 +27,7 @@ class CFTStep(nn.Module):
     accumulation and the optimizer it looks like any module with one loss.
 
     Args:
-        model: a transformers causal language model.
+        model: a transformers causal language model, or a `peft.PeftModel` around one.
         effect_weight: lambda.
         prior_weight: weight of CE(f(x_0), y).
         detach_counterfactual: stop the effect term's gradient through f(x_0).
@@ -41,6 +41,12 @@ class CFTStep(nn.Module):
     def activation_checkpointing_enable(self, **options: Any) -> None:
         """Let the language model compute its activations again in backward (`transformers.Trainer` calls this)."""
         self.model.activation_checkpointing_enable(**options)
+
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: dict[str, Any] | None = None, **options: Any
+    ) -> None:
+        """Do the same under the names that transformers used before."""
+        self.activation_checkpointing_enable(activation_checkpointing_kwargs=gradient_checkpointing_kwargs, **options)
 
     def forward(self, batch: Batch, denominator: Tensor | float | None = None) -> StepLoss:
         """Return the losses of a batch.
@@ -148,6 +154,8 @@ class _Gradients:
 
     def add(self, output: Tensor, leaf: Tensor | None, slope: Tensor | None = None) -> None:
         """Back-propagate `output` into the parameters and `leaf`."""
+        if not output.requires_grad:  # hidden states, where the head alone is trained
+            return
         inputs = self.parameters if leaf is None else [*self.parameters, leaf]
         # Autocast chooses dtypes in the forward pass; backward follows those and must not choose again.
         with torch.autocast(output.device.type, enabled=False):

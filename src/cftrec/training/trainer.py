@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import AutoModelForCausalLM, EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
 
 from cftrec.data import Dataset
 from cftrec.forest.sampler import StepSampler
@@ -15,6 +15,7 @@ from cftrec.text.catalogue import Catalogue
 from cftrec.text.prompt import Prompt
 from cftrec.training.collator import Batch, Samples, StepCollator
 from cftrec.training.config import CFTConfig
+from cftrec.training.lora import load_weights, save_weights
 from cftrec.training.step import CFTStep, StepLoss
 
 _COMPLETE = "complete"
@@ -24,7 +25,7 @@ class CFTTrainer(Trainer):
     """Trains a causal language model on the samples of a dataset.
 
     Args:
-        model: a transformers causal language model.
+        model: a transformers causal language model, or a `peft.PeftModel` around one.
         args: the config.
         data: the interaction log; its "train" split is learnt, its "validation" split is what `evaluate` measures.
         prompt: x_h and x_0 in the model's tokens.
@@ -159,15 +160,12 @@ class CFTTrainer(Trainer):
         return self.accelerator.reduce(sums.to(self.args.device), "sum").cpu() if self.args.world_size > 1 else sums
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """Save the language model alone, as a folder that transformers loads."""
-        self.model.model.save_pretrained(output_dir or self.args.output_dir)
+        """Save the language model alone, as a folder that transformers loads, or its adapters, as one of PEFT."""
+        save_weights(self.model.model, Path(output_dir or self.args.output_dir))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Load what `_save` wrote."""
-        saved = AutoModelForCausalLM.from_pretrained(
-            resume_from_checkpoint, local_files_only=True, dtype=self.model.model.dtype
-        )
-        self.model.model.load_state_dict(saved.state_dict())
+        load_weights(self.model.model, Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
         """Go back to the checkpoint that was best by `metric_for_best_model`."""
@@ -188,12 +186,3 @@ def last_complete_checkpoint(folder: Path) -> Path | None:
     """Return the newest whole checkpoint in a folder, or None."""
     whole = [mark.parent for mark in folder.glob(f"checkpoint-*/{_COMPLETE}")]
     return max(whole, key=lambda path: int(path.name.split("-")[1]), default=None)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Read back what `_save` wrote."""
-        model = self.model.model
-        saved = type(model).from_pretrained(resume_from_checkpoint, local_files_only=True, dtype=model.dtype)
-        model.load_state_dict(saved.state_dict())
-
-    def _load_best_model(self) -> None:
-        self._load_from_checkpoint(self.state.best_model_checkpoint)
