@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cftrec.errors import InputError
@@ -243,6 +243,7 @@ def test_options_survive_yaml(tmp_path):
     window=st.integers(1, 99),
     learning_rate=st.floats(0, 1),
 )
+@settings(max_examples=20)
 def test_any_value_survives_yaml(tmp_path_factory, **values):
     assert_round_trip(load_config(overrides=CPU | {"history_stride": 1} | values), tmp_path_factory.mktemp("yaml"))
 
