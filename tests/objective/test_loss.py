@@ -332,10 +332,13 @@ class Sizes(TorchDispatchMode):
 
     largest = 0
 
+    def seen(self, value):
+        return True
+
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
         for value in result if isinstance(result, tuple | list) else (result,):
-            if isinstance(value, torch.Tensor):
+            if isinstance(value, torch.Tensor) and self.seen(value):
                 self.largest = max(self.largest, value.numel())
         return result
 
@@ -357,6 +360,38 @@ def test_no_tensor_of_all_tokens_by_the_vocabulary(monkeypatch, softcap, few, by
         loss = cft_loss(*inputs, targets, weights, softcap=softcap, chunk_size=size, choices=choices)
         torch.autograd.grad(loss.total, inputs)
     assert 0 < sizes.largest <= max(chunk * vocabulary, vocabulary * width) < count * vocabulary / 8
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_beside_the_gradient_of_the_head_nothing_grows_with_the_vocabulary(monkeypatch, dtype):
+    class Others(Sizes):
+        def seen(self, value):
+            return value.shape != head.shape
+
+    budget = 4096
+    monkeypatch.setattr(module, "CHUNK_BYTES", 4 * budget)
+    for vocabulary in (500, 5000, 50_000):
+        factual, counterfactual, head, targets, weights = example(32, 8, vocabulary)
+        inputs = [x.to(dtype).requires_grad_() for x in (factual, counterfactual, head)]
+        with Others() as sizes, torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.float32):
+            loss = cft_loss(*inputs, targets, weights)
+            torch.autograd.grad(loss.total, inputs)
+        assert 0 < sizes.largest <= budget
+
+
+@pytest.mark.parametrize("frozen", [(0,), (1,), (2,), (3,), (2, 3), (0, 1)])
+@pytest.mark.parametrize("softcap", [None, 2.0])
+def test_frozen_inputs_get_no_gradient_and_change_no_other(frozen, softcap):
+    *tensors, targets, weights = example(dtype=torch.float64)
+    tensors.append(torch.linspace(-1, 1, 9, dtype=torch.float64))
+
+    def found(fixed):
+        inputs = [x.clone().requires_grad_(n not in fixed) for n, x in enumerate(tensors)]
+        cft_loss(*inputs[:3], targets, weights, bias=inputs[3], softcap=softcap).total.backward()
+        return [x.grad for x in inputs]
+
+    for n, (mine, whole) in enumerate(zip(found(frozen), found(()), strict=True)):
+        torch.testing.assert_close(mine, None if n in frozen else whole)
 
 
 @pytest.mark.parametrize("autocast", [True, False])

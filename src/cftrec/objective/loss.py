@@ -1,7 +1,9 @@
-"""The CFT objective on hidden states, in chunks: no tensor of [tokens x vocabulary] is ever held.
+"""The CFT objective on hidden states, in blocks: no tensor of [tokens x vocabulary] is ever held, no copy of the head.
 
 The head is affine, so f(x_h) - f(x_0) = W (h1 - h0): the effect's logits cost one product with the difference of the
-hidden states. Backward forms each chunk's logits again and adds straight into one gradient of the head.
+hidden states, and the loss is a weighted cross-entropy of twice as many rows. The head is cut along the vocabulary: a
+block's part of the normaliser, and later its gradient, is finished before the next block begins, so that whatever else
+is held is bounded by `CHUNK_BYTES`, not by the vocabulary. Backward forms each block's logits again.
 """
 
 from collections.abc import Iterator
@@ -9,10 +11,19 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
-CHUNK_BYTES = 64 * 2**20
-"""Default budget in bytes of a chunk's fp32 logits; the loss holds about three tensors of this size at a time."""
+CHUNK_BYTES = 8 * 2**20
+"""Default budget in bytes of a block's fp32 logits; the loss holds about three tensors of this size at a time.
+
+Small enough for a CPU's cache, where the passes over a block cost less than from memory; a GPU, which wants larger
+products, gets `GPU_CHUNKS` times as much.
+"""
+
+GPU_CHUNKS = 8
+"""Budget of a GPU over that of a CPU."""
+
+GROUP = 2048
+"""Most tokens of a block: many more would leave it few rows of the head, which makes the products slow."""
 
 
 class CFTLoss(NamedTuple):
@@ -67,7 +78,7 @@ def cft_loss(
         bias: [V] bias of the head; it cancels in the effect term unless `softcap` is given.
         softcap: logits become softcap * tanh(logits / softcap) (Gemma 2), in both branches before they are subtracted.
         denominator: D; default sum w. Give the whole optimizer step's sum where a step is computed in parts.
-        chunk_size: tokens per chunk; default keeps a chunk's logits within `CHUNK_BYTES`.
+        chunk_size: bound on a block's logits, in full rows of V (several tokens may share it); default `CHUNK_BYTES`.
         choices: normalise over these tokens instead of the whole vocabulary (arXiv 2504.04178).
         fixed_counterfactual: take the logits f(x_0) for constants: no gradient reaches `counterfactual`, nor the head
             and the bias by way of f(x_0). (A detached `counterfactual` alone still lets the head's W h_0 be trained.)
@@ -106,7 +117,7 @@ def weighted_cross_entropy(
     chunk_size: int | None = None,
     choices: Choices | None = None,
 ) -> Tensor:
-    """Return sum w CE(f, y), a 0-dim tensor, with the arguments of `cft_loss`; the same chunks and gradients."""
+    """Return sum w CE(f, y), a 0-dim tensor, with the arguments of `cft_loss`; the same blocks and gradients."""
     return _Terms.apply(hidden, None, head, bias, targets, weights, None, softcap, chunk_size, choices, False)[0]
 
 
@@ -116,22 +127,52 @@ def compute_dtype(tensor: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensor.dtype
 
 
-class _Chunk(NamedTuple):
-    """Some tokens, and the rows of the head they are scored against (`columns` None: all of them)."""
+class _Group(NamedTuple):
+    """Tokens that meet a block's rows of the head.
 
-    tokens: Tensor
-    columns: Tensor | None
-    allowed: Tensor | None
+    Attributes:
+        tokens: which of the N.
+        labels: int64 [n], the column of each target; of a target in another block, a number outside this one's.
+        allowed: bool [n, columns], the columns that each token compares; None: all.
+    """
+
+    tokens: slice | Tensor
     labels: Tensor
+    allowed: Tensor | None
 
 
-def _chunks(targets: Tensor, vocabulary: int, chunk_size: int | None, choices: Choices | None) -> Iterator[_Chunk]:
-    size = chunk_size or max(1, CHUNK_BYTES // (4 * vocabulary))
-    if choices is None:
-        for index in torch.arange(len(targets), device=targets.device).split(size):
-            yield _Chunk(index, None, None, targets[index])
+class _Block(NamedTuple):
+    """Some rows of the head, which are the columns of the logits, and the tokens that are scored against them."""
+
+    columns: slice | Tensor
+    groups: list[_Group]
+
+
+def _blocks(
+    targets: Tensor, head: Tensor, branches: int, chunk_size: int | None, choices: Choices | None
+) -> Iterator[_Block]:
+    """Cut [tokens x vocabulary] so that the logits of a group, of all branches, keep the budget.
+
+    Without choices every row of the head is in one block alone, so its gradient is finished there.
+    """
+    vocabulary, width = head.shape
+    scale = 1 if head.device.type == "cpu" else GPU_CHUNKS
+    budget = scale * CHUNK_BYTES // 4 if chunk_size is None else chunk_size * vocabulary
+    if choices is not None:
+        compared = torch.zeros(vocabulary, dtype=torch.bool, device=head.device)
+        compared[choices.tokens] = True
+        yield from _choice_blocks(targets, choices, max(1, budget // (branches * max(1, int(compared.sum())))))
         return
-    # Tokens with as many candidates meet in a chunk (the root's come together), so their union stays small.
+    size = max(1, min(len(targets), GROUP, budget // branches))
+    columns = max(1, budget // max(branches * size, width))  # the block's gradient keeps the budget, too
+    tokens = [slice(first, first + size) for first in range(0, len(targets), size)]
+    for begin in range(0, vocabulary, columns):
+        yield _Block(slice(begin, begin + columns), [_Group(part, targets[part] - begin, None) for part in tokens])
+
+
+def _choice_blocks(targets: Tensor, choices: Choices, size: int) -> Iterator[_Block]:
+    """Give each group of tokens a block of its own: the rows of the head that any of them compares."""
+    # Tokens with as many candidates meet in a block (the root's come together), so their union stays small.
     counts = choices.offsets.diff()
     for index in torch.argsort(counts, descending=True, stable=True).split(size):
         owner = torch.repeat_interleave(torch.arange(len(index), device=index.device), counts[index])
@@ -140,31 +181,50 @@ def _chunks(targets: Tensor, vocabulary: int, chunk_size: int | None, choices: C
         columns, column = torch.unique(candidates, return_inverse=True)
         allowed = torch.zeros(len(index), len(columns), dtype=torch.bool, device=index.device)
         allowed[owner, column] = True
-        yield _Chunk(index, columns, allowed, torch.searchsorted(columns, targets[index]))
+        yield _Block(columns, [_Group(index, torch.searchsorted(columns, targets[index]), allowed)])
 
 
-def _logits(hidden: Tensor, head: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
-    """Return fp32 logits [n, V]; products in the dtype of `hidden`."""
-    logits = (hidden @ head.T).to(torch.promote_types(hidden.dtype, torch.float32))
+def _rows(factual: Tensor, counterfactual: Tensor | None, softcap: float | None, dtype: torch.dtype) -> Tensor:
+    """Return what the head multiplies, [branches, N, H]: h1, and where there is a counterfactual h1 - h0.
+
+    In bf16 the difference of two rounded logits would keep nothing of a small effect. Only where a softcap stands
+    between the head and the difference, the second branch is h0 itself.
+    """
+    if counterfactual is None:
+        return factual[None].to(dtype)
+    other = factual - counterfactual if softcap is None else counterfactual
+    return torch.stack([factual.to(dtype), other.to(dtype)])
+
+
+def _logits(
+    rows: Tensor, head: Tensor, bias: Tensor | None, softcap: float | None, allowed: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Return the logits that are compared, [branches, n, columns] in fp32, of f(x_h) and of the effect.
+
+    And under a softcap those of f(x_h) and f(x_0). Products are in the dtype of `rows`; not allowed is -inf.
+    """
+    logits = (rows.flatten(0, 1) @ head.T).to(_wide(rows.dtype)).unflatten(0, rows.shape[:2])
     if bias is not None:
-        logits += bias
-    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
+        (logits if softcap is not None else logits[0]).add_(bias)  # it cancels in the effect
+    capped = None
+    if softcap is not None:
+        capped = logits.div_(softcap).tanh_().mul_(softcap)
+        logits = torch.stack([capped[0], *(capped[0] - unshown for unshown in capped[1:])])
+    if allowed is not None:
+        logits.masked_fill_(~allowed, -torch.inf)
+    return logits, capped
 
 
-def _cross_entropy(logits: Tensor, chunk: _Chunk) -> tuple[Tensor, Tensor]:
-    """Return CE [n] and the log-normaliser [n, 1] over the allowed columns (others are set to -inf in place)."""
-    if chunk.allowed is not None:
-        logits.masked_fill_(~chunk.allowed, -torch.inf)
-    normaliser = torch.logsumexp(logits, 1, keepdim=True)
-    return (normaliser - logits.gather(1, chunk.labels[:, None]))[:, 0], normaliser
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of sums: fp32, or fp64 for fp64."""
+    return torch.promote_types(dtype, torch.float32)
 
 
-def _slope(logits: Tensor, chunk: _Chunk, weights: Tensor) -> Tensor:
-    """Return d sum(weights CE) / d logits, in place of the logits."""
-    normaliser = _cross_entropy(logits, chunk)[1]
-    logits.sub_(normaliser).exp_()
-    logits[torch.arange(len(logits), device=logits.device), chunk.labels] -= 1
-    return logits.mul_(weights[:, None])
+def _at_labels(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the column of each target [branches, n, 1], any column for a target elsewhere, and whether it is here."""
+    shape = (len(logits), len(labels), 1)
+    here = (labels >= 0) & (labels < logits.shape[2])
+    return labels.clamp(0, logits.shape[2] - 1)[None, :, None].expand(shape), here[None, :, None].expand(shape)
 
 
 class _Terms(torch.autograd.Function):
@@ -172,7 +232,7 @@ class _Terms(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx,
+        ctx: Any,
         factual: Tensor,
         counterfactual: Tensor | None,
         head: Tensor,
@@ -186,109 +246,101 @@ class _Terms(torch.autograd.Function):
         fixed: bool,
     ) -> tuple[Tensor, Tensor]:
         dtype = compute_dtype(factual)
+        rows = _rows(factual, counterfactual, softcap, dtype)
+        normaliser = torch.full(rows.shape[:2], -torch.inf, dtype=_wide(dtype), device=rows.device)
+        label_logits = torch.zeros_like(normaliser)
+        for block in _blocks(targets, head, len(rows), chunk_size, choices):
+            columns, offset = _select(head, bias, block, dtype)
+            for tokens, labels, allowed in block.groups:
+                logits, _ = _logits(rows[:, tokens], columns, offset, softcap, allowed)
+                column, here = _at_labels(logits, labels)
+                label_logits[:, tokens] += torch.where(here, logits.gather(2, column), 0)[..., 0]
+                normaliser[:, tokens] = torch.logaddexp(normaliser[:, tokens], logits.logsumexp(2))
         effect_weights = weights if effect_weights is None else effect_weights
-        ctx.save_for_backward(factual, counterfactual, head, bias, targets, weights, effect_weights)  # type: ignore[arg-type]
-        ctx.options = (softcap, chunk_size, choices, fixed, dtype)  # type: ignore[attr-defined]
-        wide = head.detach().to(dtype)
-        normal = torch.zeros((), dtype=torch.float64, device=factual.device)
-        effect = torch.zeros_like(normal)
-        for chunk in _chunks(targets, len(head), chunk_size, choices):
-            columns, offset = _select(wide, bias, chunk)
-            shown = factual[chunk.tokens].to(dtype)
-            logits = _logits(shown, columns, offset, softcap)
-            if counterfactual is not None:
-                change = _effect_logits(logits, factual, counterfactual, columns, offset, softcap, chunk, dtype)
-                effect += (_cross_entropy(change, chunk)[0] * effect_weights[chunk.tokens]).sum()
-            normal += (_cross_entropy(logits, chunk)[0] * weights[chunk.tokens]).sum()
-        result = torch.promote_types(factual.dtype, torch.float32)
-        return normal.to(result), effect.to(result)
+        ctx.save_for_backward(factual, counterfactual, head, bias, targets, weights, effect_weights, normaliser)
+        ctx.options = (softcap, chunk_size, choices, fixed, dtype)
+        result = _wide(factual.dtype)
+        normal, *effect = (normaliser - label_logits).double() * torch.stack([weights, effect_weights])[: len(rows)]
+        return normal.sum().to(result), sum(effect, torch.zeros_like(normal)).sum().to(result)
 
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
-        factual, counterfactual, head, bias, targets, weights, effect_weights = ctx.saved_tensors
+        factual, counterfactual, head, bias, targets, weights, effect_weights, normaliser = ctx.saved_tensors
         softcap, chunk_size, choices, fixed, dtype = ctx.options
-        wide = head.detach().to(dtype)
-        d_factual = torch.zeros_like(factual)
-        d_counterfactual = None if counterfactual is None else torch.zeros_like(counterfactual)
-        # Sums over chunks are fp32: in bf16 a chunk's share would vanish beside the sum of those before it.
-        d_head = None  # a head that is not trained is spared a third of the work
-        if ctx.needs_input_grad[2]:
-            d_head = torch.zeros_like(head, dtype=torch.promote_types(head.dtype, torch.float32))
-        d_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.promote_types(bias.dtype, torch.float32))
-        for chunk in _chunks(targets, len(head), chunk_size, choices):
-            columns, offset = _select(wide, bias, chunk)
-            shown = factual[chunk.tokens].to(dtype)
-            logits = _logits(shown, columns, offset, softcap)
-            d_shown, d_hidden = None, None
-            if counterfactual is not None:
-                hidden = counterfactual[chunk.tokens].to(dtype)
-                change = _effect_logits(logits, factual, counterfactual, columns, offset, softcap, chunk, dtype)
-                unshown = None if softcap is None else logits - change
-                d_shown = _slope(change, chunk, slopes[1] * effect_weights[chunk.tokens])
-                if not fixed:
-                    d_hidden = -d_shown if unshown is None else -d_shown * _cap_slope(unshown, softcap)
-            cap = None if softcap is None else _cap_slope(logits, softcap)
-            d_logits = _slope(logits, chunk, slopes[0] * weights[chunk.tokens])
-            d_logits = d_logits if d_shown is None else d_logits.add_(d_shown)
-            d_logits = d_logits if cap is None else d_logits.mul_(cap)
-            _add_gradients(d_logits.to(dtype), shown, columns, chunk, d_factual, d_head, d_bias)
-            if d_hidden is not None:
-                assert d_counterfactual is not None
-                _add_gradients(d_hidden.to(dtype), hidden, columns, chunk, d_counterfactual, d_head, d_bias)
-        d_bias = None if d_bias is None else d_bias.to(bias.dtype)
-        d_head = None if d_head is None else d_head.to(head.dtype)
-        return (d_factual, d_counterfactual, d_head, d_bias, *[None] * 7)
+        rows = _rows(factual, counterfactual, softcap, dtype)
+        scale = torch.stack([slopes[0] * weights, slopes[1] * effect_weights])[: len(rows)]
+        # Fixed logits f(x_0) leave the head and the bias the share of f(x_h) alone.
+        seen = rows[:1].expand_as(rows) if fixed and softcap is None else rows
+        biased = slice(None) if fixed or softcap is not None else slice(1)
+        d_rows = torch.zeros_like(rows, dtype=_wide(dtype))
+        d_head = _empty_gradient(head, choices) if ctx.needs_input_grad[2] else None
+        d_bias = _empty_gradient(bias, choices) if ctx.needs_input_grad[3] else None
+        for block in _blocks(targets, head, len(rows), chunk_size, choices):
+            columns, offset = _select(head, bias, block, dtype)
+            of_columns: Tensor | None = None
+            of_offset: Tensor | None = None
+            for tokens, labels, allowed in block.groups:
+                logits, capped = _logits(rows[:, tokens], columns, offset, softcap, allowed)
+                slope = _slope(logits, normaliser[:, tokens], labels, scale[:, tokens])
+                if capped is not None:
+                    slope = _through_cap(slope, capped, softcap, fixed)
+                if d_bias is not None:
+                    of_offset = _add(of_offset, slope[biased].sum((0, 1)))
+                narrow = slope.to(dtype).flatten(0, 1)
+                d_rows[:, tokens] += (narrow @ columns).unflatten(0, slope.shape[:2])
+                if d_head is not None:
+                    of_columns = _add(of_columns, narrow.T @ seen[:, tokens].flatten(0, 1))
+            _put(d_head, block.columns, of_columns)
+            _put(d_bias, block.columns, of_offset)
+        d_factual, *d_other = d_rows if softcap is not None else (d_rows.sum(0), *(-branch for branch in d_rows[1:]))
+        d_counterfactual = None
+        if counterfactual is not None:
+            d_counterfactual = torch.zeros_like(counterfactual) if fixed else d_other[0].to(counterfactual.dtype)
+        return (
+            d_factual.to(factual.dtype),
+            d_counterfactual,
+            None if d_head is None else d_head.to(head.dtype),
+            None if d_bias is None else d_bias.to(bias.dtype),
+            *[None] * 7,
+        )
 
 
-def _select(head: Tensor, bias: Tensor | None, chunk: _Chunk) -> tuple[Tensor, Tensor | None]:
-    """Return the rows of the head and the bias that a chunk is scored against."""
-    if chunk.columns is None:
-        return head, bias
-    return head[chunk.columns], None if bias is None else bias[chunk.columns]
+def _select(head: Tensor, bias: Tensor | None, block: _Block, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """Return the rows of the head, in the dtype of the products, and the bias that a block is scored against."""
+    return head.detach()[block.columns].to(dtype), None if bias is None else bias[block.columns]
 
 
-def _effect_logits(
-    logits: Tensor,
-    factual: Tensor,
-    counterfactual: Tensor,
-    head: Tensor,
-    bias: Tensor | None,
-    softcap: float | None,
-    chunk: _Chunk,
-    dtype: torch.dtype,
-) -> Tensor:
-    """Return f(x_h) - f(x_0) [n, V]. The hidden states are subtracted first, where no softcap stands between: in
-
-    bf16 the difference of two rounded logits would keep nothing of a small effect.
-    """
-    if softcap is None:
-        return _logits((factual[chunk.tokens] - counterfactual[chunk.tokens]).to(dtype), head, None, None)
-    return logits - _logits(counterfactual[chunk.tokens].to(dtype), head, bias, softcap)
+def _slope(logits: Tensor, normaliser: Tensor, labels: Tensor, scale: Tensor) -> Tensor:
+    """Return d sum(scale CE) / d logits, in place of the logits."""
+    logits.sub_(normaliser[..., None]).exp_()
+    column, here = _at_labels(logits, labels)
+    logits.scatter_add_(2, column, -here.to(logits.dtype))
+    return logits.mul_(scale[..., None])
 
 
-def _cap_slope(logits: Tensor, softcap: float) -> Tensor:
-    return 1 - (logits / softcap).square()
+def _through_cap(slope: Tensor, capped: Tensor, softcap: float, fixed: bool) -> Tensor:
+    """Turn slopes for f(x_h) and the effect into slopes for the logits of f(x_h) and f(x_0) before their cap."""
+    unshown = slope.new_zeros(slope[1:].shape) if fixed else -slope[1:]
+    return torch.cat([slope.sum(0, keepdim=True), unshown]).mul_(1 - (capped / softcap).square())
 
 
-def _add_gradients(
-    d_logits: Tensor,
-    hidden: Tensor,
-    head: Tensor,
-    chunk: _Chunk,
-    d_hidden: Tensor,
-    d_head: Tensor | None,
-    d_bias: Tensor | None,
-) -> None:
-    """Add what one chunk's logits owe to the hidden states, the head and the bias."""
-    d_hidden[chunk.tokens] += (d_logits @ head).to(d_hidden.dtype)
-    if d_head is None:
-        pass
-    elif chunk.columns is not None:
-        d_head.index_add_(0, chunk.columns, (d_logits.T @ hidden).to(d_head.dtype))
-    elif d_head.dtype == d_logits.dtype:
-        d_head.addmm_(d_logits.T, hidden)
-    else:
-        d_head += d_logits.T @ hidden
-    if d_bias is not None:
-        d_b = d_logits.sum(0).to(d_bias.dtype)
-        d_bias.index_add_(0, chunk.columns, d_b) if chunk.columns is not None else d_bias.add_(d_b)
+def _add(total: Tensor | None, share: Tensor) -> Tensor:
+    """Add in fp32: in bf16 a share would vanish beside the sum of those before it."""
+    return share if total is None else total.to(_wide(total.dtype)).add_(share)
+
+
+def _empty_gradient(parameter: Tensor, choices: Choices | None) -> Tensor:
+    """Return a tensor that `_put` fills; with choices, where a row's gradient is summed over blocks, zeros in fp32."""
+    if choices is None:
+        return torch.empty_like(parameter)
+    return torch.zeros_like(parameter, dtype=_wide(parameter.dtype))
+
+
+def _put(gradient: Tensor | None, columns: slice | Tensor, part: Tensor | None) -> None:
+    """Put a block's gradient in its place; None for the part is zero, None for the whole is not wanted."""
+    if gradient is None:
+        return
+    if isinstance(columns, slice):
+        gradient[columns] = 0 if part is None else part
+    elif part is not None:
+        gradient.index_add_(0, columns, part.to(gradient.dtype))
