@@ -10,7 +10,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from cftrec.data import Dataset
 from cftrec.forest.build import Ints
-from cftrec.forest.rows import Row, cut_rows, pack_passes
+from cftrec.forest.rows import Row, cut_rows, pack_passes, single_rows
 from cftrec.objective.weights import token_weights
 from cftrec.text.catalogue import Catalogue
 from cftrec.text.prompt import Prompt
@@ -105,7 +105,7 @@ class StepCollator:
         softmax: "vocabulary" or "catalogue".
         beta: weight of a target's last token.
         counterfactual: whether the step needs f(x_0).
-        row_tokens: bound on a row.
+        row_tokens: bound on a row; None: padded batching, for models that cannot run on forests.
         pass_tokens: bound on a pass.
     """
 
@@ -116,7 +116,7 @@ class StepCollator:
     softmax: str
     beta: float
     counterfactual: bool
-    row_tokens: int
+    row_tokens: int | None
     pass_tokens: int
     scored: Scored = field(init=False)
 
@@ -187,31 +187,35 @@ class StepCollator:
 
 
 def make_passes(
-    sequences: Sequence[Any], predictors: Sequence[Ints], row_tokens: int, pass_tokens: int
+    sequences: Sequence[Any], predictors: Sequence[Ints], row_tokens: int | None, pass_tokens: int
 ) -> tuple[list[Batch], Ints]:
     """Lay sequences out as passes of rows.
 
     Args:
         sequences: token sequences.
         predictors: for each sequence the places whose hidden states are wanted.
-        row_tokens: bound on a row.
+        row_tokens: bound on a row; None: nothing is shared, every sequence is a row of its own.
         pass_tokens: bound on a pass.
 
     Returns:
-        Passes with `tokens`, `depth`, `end` int64 [R, L] and `nodes` int64 [M], the wanted states in the flattened
-        [R * L]; and the order int64 [sum M] in which all passes together yield them, as indices into the concatenated
-        predictors.
+        Passes with `tokens`, `depth`, `end` int64 [R, L] (only `tokens` where nothing is shared) and `nodes` int64
+        [M], the wanted states in the flattened [R * L]; and the order int64 [sum M] in which all passes together yield
+        them, as indices into the concatenated predictors.
     """
     starts = np.cumsum([0, *(len(place) for place in predictors)])
     passes, order = [], []
-    for rows in pack_passes(cut_rows(sequences, row_tokens), pass_tokens):
+    laid_out = single_rows(sequences) if row_tokens is None else cut_rows(sequences, row_tokens)
+    for rows in pack_passes(laid_out, pass_tokens):
         width = len(rows[0])
         nodes = []
         for number, row in enumerate(rows):
             for member, path in zip(row.members, row.forest.paths, strict=True):
                 nodes.append(number * width + path[predictors[member]])
                 order.append(np.arange(starts[member], starts[member + 1]))
-        passes.append(_padded(rows, width) | {"nodes": torch.from_numpy(np.concatenate(nodes))})
+        part = _padded(rows, width)
+        if row_tokens is None:  # nothing to tell a causal model
+            part = {"tokens": part["tokens"]}
+        passes.append(part | {"nodes": torch.from_numpy(np.concatenate(nodes))})
     return passes, np.concatenate(order)
 
 

@@ -76,6 +76,11 @@ class CFTConfig(TrainingArguments):
     nano_hidden_size: int = _option(128, "nano: width")
     nano_layers: int = _option(4, "nano: layers")
     nano_heads: int = _option(4, "nano: attention heads")
+    batching: str = _option(
+        "auto",
+        "forest (shared beginnings computed once), padded (every sequence a row), or auto: forest where the model can",
+        ("auto", "forest", "padded"),
+    )
     row_tokens: int = _option(512, "bound on a row of a forest, in tokens; attention costs its square")
     pass_tokens: int = _option(
         None, "bound on a pass, in tokens, and so on the memory of activations; unset: 2048 on a CPU, 16384 on a GPU"
