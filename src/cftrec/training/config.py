@@ -36,6 +36,17 @@ class CFTConfig(TrainingArguments):
 
     # The method. Defaults as in the authors' code (github.com/itsmeyjt/CFT) unless said otherwise.
     effect_weight: float = _option(0.1, "lambda, the weight of the effect term; 0 trains without a counterfactual")
+    weighting: str = _option(
+        "linear",
+        "tokens of a title weigh: linear (from 1 to beta), uniform (1), or information-gain (1 where a token rules out "
+        "an item that training has seen, else beta; arXiv 2506.13229)",
+        ("linear", "uniform", "information-gain"),
+    )
+    weighted_terms: str = _option(
+        "both",
+        "terms of the loss that these weights are for; in the other every token weighs 1",
+        ("both", "normal", "effect"),
+    )
     beta: float = _option(0.25, "weight of a title's last token, from 1 at its first; 1 weighs all tokens alike")
     prior_weight: float = _option(0.0, "weight of CE(f(x_0), y), which keeps the history-free prior; 0 is the paper")
     detach_counterfactual: bool = _option(False, "stop the effect term's gradient through f(x_0)")

@@ -61,6 +61,8 @@ class CFTTrainer(Trainer):
                 prompt=prompt,
                 catalogue=catalogue,
                 softmax=args.softmax,
+                weighting=args.weighting,
+                weighted_terms=args.weighted_terms,
                 beta=args.beta,
                 counterfactual=with_prior,
                 row_tokens=args.row_tokens if self.batching == "forest" else None,
