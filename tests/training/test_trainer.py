@@ -65,6 +65,26 @@ def test_sixteen_samples_at_once_or_four_times_four(trainer_of, kind, preset):
     assert_same(update(trainer_of(kind, preset, per_device_train_batch_size=16, **tiny, **options)), whole, 1e-5)
 
 
+@pytest.mark.parametrize("terms", ["normal", "effect"])
+def test_weighted_terms_are_normalised_over_the_whole_step(trainer_of, terms):
+    options = SGD | {"max_steps": 1, "sampler": "random", "weighted_terms": terms, "weighting": "information-gain"}
+    whole = update(trainer_of(per_device_train_batch_size=16, **options))
+    cut = trainer_of(per_device_train_batch_size=4, gradient_accumulation_steps=4, **options)
+    assert_same(update(cut), whole, 1e-5)
+    other = update(trainer_of(per_device_train_batch_size=16, **options | {"weighted_terms": "both"}))
+    assert max(relative_error(other[name], value) for name, value in whole.items()) > 1e-3
+
+
+def test_a_padded_update_is_that_of_the_forest(trainer_of):
+    options = SGD | {"max_steps": 1, "per_device_train_batch_size": 16, "prior_weight": 0.2, "logging_steps": 1}
+    forest, padded = trainer_of(**options), trainer_of(batching="padded", **options)
+    assert (forest.batching, padded.batching) == ("forest", "padded")
+    assert_same(update(padded), update(forest), 1e-5)
+    computed = [trainer.state.log_history[0] for trainer in (forest, padded)]
+    assert computed[0]["tokens_naive"] == computed[1]["tokens_naive"]
+    assert computed[0]["tokens_computed"] < computed[1]["tokens_computed"]
+
+
 def test_sixteen_samples_at_once_or_four_times_four_with_adamw(trainer_of):
     """AdamW divides by the gradient's own size, so where that is rounding the update is too: bounded, not relative."""
     options = {"max_steps": 1, "sampler": "random", "learning_rate": 1e-3}

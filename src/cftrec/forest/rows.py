@@ -1,4 +1,4 @@
-"""Cut a step's sequences into rows of bounded length, and rows into passes of bounded size."""
+"""Lay a step's sequences out as rows, shared or single, and rows as passes of bounded size."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,6 +61,16 @@ def cut_rows(sequences: Sequence[ArrayLike], row_tokens: int) -> list[Row]:
     for trunks in bins:
         members = order[np.sort(np.concatenate(trunks))]
         rows.append(Row(members, build_forest([arrays[member] for member in members])))
+    return rows
+
+
+def single_rows(sequences: Sequence[ArrayLike]) -> list[Row]:
+    """Make each sequence a row of its own, for models that cannot share beginnings."""
+    rows = []
+    for member, sequence in enumerate(sequences):
+        tokens = np.asarray(sequence, dtype=np.int64)
+        path = np.arange(len(tokens))
+        rows.append(Row(np.array([member]), Forest(tokens, path, np.full_like(path, len(path)), [path])))
     return rows
 
 

@@ -10,8 +10,8 @@ from torch.utils.data import Dataset as TorchDataset
 
 from cftrec.data import Dataset
 from cftrec.forest.build import Ints
-from cftrec.forest.rows import Row, cut_rows, pack_passes
-from cftrec.objective.weights import token_weights
+from cftrec.forest.rows import Row, cut_rows, pack_passes, single_rows
+from cftrec.objective.weights import gain_weights, token_weights
 from cftrec.text.catalogue import Catalogue
 from cftrec.text.prompt import Prompt
 
@@ -71,11 +71,13 @@ class Scored:
         places: int64 [offsets[-1]], places in the item's sequence: all of them under the vocabulary softmax, those
             where the catalogue leaves a choice under the catalogue softmax (the others are forced and have no loss).
         nodes: int64 [offsets[-1]], the trie node at which each of these tokens is chosen.
+        reached: int64 [offsets[-1]], the trie node to which it leads.
     """
 
     offsets: Ints
     places: Ints
     nodes: Ints
+    reached: Ints
 
     @classmethod
     def of(cls, catalogue: Catalogue, softmax: str) -> "Scored":
@@ -86,10 +88,10 @@ class Scored:
         places = np.arange(len(nodes)) - np.repeat(catalogue.offsets[:-1], lengths)
         keep = trie.choices[nodes] if softmax == "catalogue" else np.ones(len(nodes), dtype=bool)
         kept = np.concatenate(([0], np.cumsum(keep)))
-        return cls(kept[catalogue.offsets], places[keep], nodes[keep])
+        return cls(kept[catalogue.offsets], places[keep], nodes[keep], trie.paths[keep].astype(np.int64))
 
     def of_items(self, values: Ints, items: Ints) -> list[Ints]:
-        """Return each item's part of `places` or `nodes`."""
+        """Return each item's part of `places`, `nodes` or `reached`."""
         return [values[self.offsets[item] : self.offsets[item + 1]] for item in items]
 
 
@@ -103,10 +105,12 @@ class StepCollator:
         prompt: x_h and x_0.
         catalogue: the items' token sequences.
         softmax: "vocabulary" or "catalogue".
-        beta: weight of a target's last token.
+        beta: weight of a target's last token, or of one without information gain.
         counterfactual: whether the step needs f(x_0).
-        row_tokens: bound on a row.
+        row_tokens: bound on a row; None: padded batching, for models that cannot run on forests.
         pass_tokens: bound on a pass.
+        weighting: "linear", "uniform" or "information-gain".
+        weighted_terms: "both", "normal" or "effect"; the other term weighs each token 1.
     """
 
     data: Dataset
@@ -116,13 +120,18 @@ class StepCollator:
     softmax: str
     beta: float
     counterfactual: bool
-    row_tokens: int
+    row_tokens: int | None
     pass_tokens: int
+    weighting: str = "linear"
+    weighted_terms: str = "both"
     scored: Scored = field(init=False)
+    gains: torch.Tensor | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         """Find the weighted tokens of every item once."""
         self.scored = Scored.of(self.catalogue, self.softmax)
+        if self.weighting == "information-gain":
+            self.gains = gain_weights(self.catalogue.trie, self.catalogue.counts, beta=self.beta)
 
     def __call__(self, numbers: Sequence[int]) -> Batch:
         """Return the nested dict of tensors that `CFTStep.forward` documents."""
@@ -135,12 +144,15 @@ class StepCollator:
 
         flat = np.concatenate(places)
         tokens = self.catalogue.tokens[np.repeat(self.catalogue.offsets[items], [len(p) for p in places]) + flat]
-        weights = token_weights([len(place) for place in places], beta=self.beta)
+        weights = self._weights(items)[torch.from_numpy(order)]
+        alike = torch.ones_like(weights)
         batch: Batch = {
             "factual": passes,
             "targets": torch.from_numpy(tokens[order].astype(np.int64)),
-            "weights": weights[torch.from_numpy(order)],
+            "weights": alike if self.weighted_terms == "effect" else weights,
         }
+        if self.weighted_terms != "both":
+            batch["effect_weights"] = alike if self.weighted_terms == "normal" else weights
         naive = sum(len(sequence) for sequence in sequences)
         if self.counterfactual:
             batch["counterfactual"], rows = self._without_history(items)
@@ -154,6 +166,13 @@ class StepCollator:
         computed = sum(part["tokens"].numel() for part in passes + batch.get("counterfactual", []))
         batch["counts"] = torch.tensor([len(chosen), computed, naive])
         return batch
+
+    def _weights(self, items: Ints) -> torch.Tensor:
+        """Return the weights of the targets' weighted tokens, target after target."""
+        if self.gains is not None:
+            return self.gains[torch.from_numpy(np.concatenate(self.scored.of_items(self.scored.reached, items)))]
+        lengths = np.diff(self.scored.offsets)[items]
+        return token_weights(lengths.tolist(), beta=1.0 if self.weighting == "uniform" else self.beta)
 
     def _prompt(self, sample: int) -> Any:
         history = self.data.events[self.samples.starts[sample] : self.samples.positions[sample]]
@@ -187,31 +206,35 @@ class StepCollator:
 
 
 def make_passes(
-    sequences: Sequence[Any], predictors: Sequence[Ints], row_tokens: int, pass_tokens: int
+    sequences: Sequence[Any], predictors: Sequence[Ints], row_tokens: int | None, pass_tokens: int
 ) -> tuple[list[Batch], Ints]:
     """Lay sequences out as passes of rows.
 
     Args:
         sequences: token sequences.
         predictors: for each sequence the places whose hidden states are wanted.
-        row_tokens: bound on a row.
+        row_tokens: bound on a row; None: nothing is shared, every sequence is a row of its own.
         pass_tokens: bound on a pass.
 
     Returns:
-        Passes with `tokens`, `depth`, `end` int64 [R, L] and `nodes` int64 [M], the wanted states in the flattened
-        [R * L]; and the order int64 [sum M] in which all passes together yield them, as indices into the concatenated
-        predictors.
+        Passes with `tokens`, `depth`, `end` int64 [R, L] (only `tokens` where nothing is shared) and `nodes` int64
+        [M], the wanted states in the flattened [R * L]; and the order int64 [sum M] in which all passes together yield
+        them, as indices into the concatenated predictors.
     """
     starts = np.cumsum([0, *(len(place) for place in predictors)])
     passes, order = [], []
-    for rows in pack_passes(cut_rows(sequences, row_tokens), pass_tokens):
+    laid_out = single_rows(sequences) if row_tokens is None else cut_rows(sequences, row_tokens)
+    for rows in pack_passes(laid_out, pass_tokens):
         width = len(rows[0])
         nodes = []
         for number, row in enumerate(rows):
             for member, path in zip(row.members, row.forest.paths, strict=True):
                 nodes.append(number * width + path[predictors[member]])
                 order.append(np.arange(starts[member], starts[member + 1]))
-        passes.append(_padded(rows, width) | {"nodes": torch.from_numpy(np.concatenate(nodes))})
+        part = _padded(rows, width)
+        if row_tokens is None:  # nothing to tell a causal model
+            part = {"tokens": part["tokens"]}
+        passes.append(part | {"nodes": torch.from_numpy(np.concatenate(nodes))})
     return passes, np.concatenate(order)
 
 

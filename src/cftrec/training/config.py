@@ -36,6 +36,17 @@ class CFTConfig(TrainingArguments):
 
     # The method. Defaults as in the authors' code (github.com/itsmeyjt/CFT) unless said otherwise.
     effect_weight: float = _option(0.1, "lambda, the weight of the effect term; 0 trains without a counterfactual")
+    weighting: str = _option(
+        "linear",
+        "tokens of a title weigh: linear (from 1 to beta), uniform (1), or information-gain (1 where a token rules out "
+        "an item that training has seen, else beta; arXiv 2506.13229)",
+        ("linear", "uniform", "information-gain"),
+    )
+    weighted_terms: str = _option(
+        "both",
+        "terms of the loss that these weights are for; in the other every token weighs 1",
+        ("both", "normal", "effect"),
+    )
     beta: float = _option(0.25, "weight of a title's last token, from 1 at its first; 1 weighs all tokens alike")
     prior_weight: float = _option(0.0, "weight of CE(f(x_0), y), which keeps the history-free prior; 0 is the paper")
     detach_counterfactual: bool = _option(False, "stop the effect term's gradient through f(x_0)")
@@ -81,6 +92,11 @@ class CFTConfig(TrainingArguments):
     lora_dropout: float = _option(0.0, "LoRA: dropout before the adapters; at 0 a step is exact")
     lora_target: str = _option(
         "all-linear", "LoRA: which linear layers: all-linear (all but the head), or names such as q_proj,v_proj"
+    )
+    batching: str = _option(
+        "auto",
+        "forest (shared beginnings computed once), padded (every sequence a row), or auto: forest where the model can",
+        ("auto", "forest", "padded"),
     )
     row_tokens: int = _option(512, "bound on a row of a forest, in tokens; attention costs its square")
     pass_tokens: int = _option(

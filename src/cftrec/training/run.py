@@ -1,6 +1,7 @@
 """From a Dataset folder to a RUN folder: everything a recommender needs, and how it came about."""
 
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from transformers.utils import logging as transformers_logging
 from cftrec.artefacts import MANIFEST, new_folder, read_json, refuse_if_taken, sha256, write_json
 from cftrec.data import Dataset
 from cftrec.errors import InputError
-from cftrec.forest.backbone import check_forest
 from cftrec.text import Catalogue, Prompt, build_prompt, given_tokens, item_texts, load_template, tokenise_items
 from cftrec.training.config import CFTConfig
 from cftrec.training.lora import save_weights
@@ -50,7 +50,6 @@ def train(data: Path, out: Path, config: CFTConfig, callbacks: list[TrainerCallb
     dataset = Dataset.load(data)
     quiet_transformers()
     model, tokenizer, prompt, catalogue = assemble(dataset, config)
-    check_forest(model)
     if not len(dataset.targets("train")):
         raise InputError(f"{data}: no user has two training events, so there is nothing to learn from")
     source = {"path": str(data), "sha256": sha256(data / MANIFEST)} | _dataset_facts(dataset)
@@ -60,16 +59,20 @@ def train(data: Path, out: Path, config: CFTConfig, callbacks: list[TrainerCallb
     begin = time.perf_counter()
     try:
         trainer = CFTTrainer(model, config, dataset, prompt, catalogue, callbacks)
+        if trainer.objection and trainer.is_world_process_zero():
+            print(f"cftrec: batches are padded, since {trainer.objection}", file=sys.stderr)
         result = trainer.train(resume_from_checkpoint=str(last) if last else None)
     except BaseException:
         if last_complete_checkpoint(checkpoints) is None:
             shutil.rmtree(checkpoints)  # nothing to go on from
         raise
     seconds = time.perf_counter() - begin
+    options = config.to_options() | {"batching": trainer.batching}
     manifest = {
         "name": out.name,
         "dataset": source,
-        "config": config.to_options(),
+        "config": options,
+        "batching": {"wanted": config.batching, "used": trainer.batching, "reason": trainer.objection},
         "steps": result.global_step,
         "epochs": trainer.state.epoch,
         "samples": len(trainer.train_samples),
@@ -87,7 +90,7 @@ def train(data: Path, out: Path, config: CFTConfig, callbacks: list[TrainerCallb
         catalogue.save(folder)
         write_json(folder / PROMPT, prompt.to_dict())
         write_json(folder / LOG, {"log": trainer.state.log_history})
-        (folder / CONFIG).write_text(yaml.safe_dump(config.to_options(), sort_keys=False), encoding="utf-8")
+        (folder / CONFIG).write_text(yaml.safe_dump(options, sort_keys=False), encoding="utf-8")
         if (checkpoints / "runs").is_dir():
             shutil.copytree(checkpoints / "runs", folder / "tensorboard")
     shutil.rmtree(checkpoints)

@@ -53,9 +53,10 @@ class CFTStep(nn.Module):
 
         Args:
             batch: of `StepCollator`. `factual` and `counterfactual` (absent where lambda and prior weight are 0) are
-                lists of passes; `targets` int64 [N] and `weights` [N] follow the factual passes' `nodes`; `rows`
-                int64 [N] says which of the counterfactual passes' hidden states belongs to each; `choice_offsets`,
-                `choice_tokens` give the catalogue softmax's tokens.
+                lists of passes; `targets` int64 [N], `weights` [N] and `effect_weights` [N] (absent where equal to
+                `weights`) follow the factual passes' `nodes`; `rows` int64 [N] says which of the counterfactual
+                passes' hidden states belongs to each; `choice_offsets`, `choice_tokens` give the catalogue softmax's
+                tokens.
             denominator: D; default sum w of the batch. Give the sum over the whole optimizer step where it has
                 several batches.
         """
@@ -96,7 +97,7 @@ class CFTStep(nn.Module):
 
     def _hidden(self, part: Batch) -> Tensor:
         """Return a pass's wanted hidden states [M, H]."""
-        hidden = forest_hidden(self.model, part["tokens"], part["depth"], part["end"])
+        hidden = forest_hidden(self.model, part["tokens"], part.get("depth"), part.get("end"))
         return hidden.flatten(0, 1)[part["nodes"]]
 
     def _effect(self, part: Batch, leaf: Tensor | None, batch: Batch, own: slice, scale: Tensor | float) -> CFTLoss:
@@ -116,6 +117,7 @@ class CFTStep(nn.Module):
             targets,
             weights,
             effect_weight=self.effect_weight,
+            effect_weights=batch["effect_weights"][own] if "effect_weights" in batch else None,
             bias=head.bias,
             softcap=head.softcap,
             denominator=scale,

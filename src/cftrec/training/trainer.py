@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
 
 from cftrec.data import Dataset
+from cftrec.forest.backbone import choose_batching
 from cftrec.forest.sampler import StepSampler
 from cftrec.text.catalogue import Catalogue
 from cftrec.text.prompt import Prompt
@@ -31,6 +32,13 @@ class CFTTrainer(Trainer):
         prompt: x_h and x_0 in the model's tokens.
         catalogue: the items' token sequences.
         callbacks: further transformers callbacks.
+
+    Attributes:
+        batching: "forest" or "padded", what `args.batching` came to for this model.
+        objection: why "auto" had to choose "padded", else "".
+
+    Raises:
+        InputError: the model cannot be run as `args.batching` wants.
     """
 
     def __init__(
@@ -42,6 +50,7 @@ class CFTTrainer(Trainer):
         catalogue: Catalogue,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
+        self.batching, self.objection = choose_batching(model, args.batching)
         self.train_samples = Samples(data, "train", args.window, args.history_stride)
         validation = Samples(data, "validation", args.window, args.history_stride)
         with_prior = args.effect_weight > 0 or args.prior_weight > 0
@@ -53,9 +62,11 @@ class CFTTrainer(Trainer):
                 prompt=prompt,
                 catalogue=catalogue,
                 softmax=args.softmax,
+                weighting=args.weighting,
+                weighted_terms=args.weighted_terms,
                 beta=args.beta,
                 counterfactual=with_prior,
-                row_tokens=args.row_tokens,
+                row_tokens=args.row_tokens if self.batching == "forest" else None,
                 pass_tokens=args.pass_tokens,
             )
 
