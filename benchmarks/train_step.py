@@ -99,11 +99,12 @@ def main() -> None:
 
 def sequences(collator: StepCollator, step: Any) -> list[tuple[Any, Any, Any]]:
     """Return (x_h, x_0, y) of each sample of a step as token lists."""
-    items = collator.data.events[collator.samples.positions[step]]
-    x_0 = collator.prompt.counterfactual()
-    return [
-        (collator._prompt(int(s)), x_0, collator.catalogue.sequence(int(i))) for s, i in zip(step, items, strict=True)
-    ]
+    prompt, catalogue, events = collator.prompt, collator.catalogue, collator.data.events
+    found = []
+    for begin, end in zip(collator.samples.starts[step], collator.samples.positions[step], strict=True):
+        shown = prompt.factual([catalogue.sequence(item) for item in events[begin:end]], catalogue.longest)
+        found.append((shown, prompt.counterfactual(), catalogue.sequence(events[end])))
+    return found
 
 
 class Ours:

@@ -13,7 +13,7 @@ from cftrec import CFTConfig
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "cftrec"
 FLOW = ["data", "text", "forest", "objective", "training", "decoding", "recommender", "evaluation", "demo", "cli"]
-ANYWHERE = {"artefacts", "errors", "terminal"}
+ANYWHERE = {"artefacts", "errors", "ragged", "terminal"}
 
 
 def room(path: Path) -> str:
