@@ -69,7 +69,7 @@ def build_tiny_model(kind: str, vocabulary: int = 97, seed: int = 0, **options: 
     if kind == "gpt2":
         shape |= {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512}
         shape |= {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-    elif kind not in ("mamba", "bloom", "gpt_neo"):
+    elif kind not in ("mamba", "bloom", "gpt_neo", "falcon_h1", "qwen3_next", "jamba"):
         shape |= {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
         shape |= {"num_key_value_heads": 2, "max_position_embeddings": 512, "head_dim": 8}
     torch.manual_seed(seed)

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from cftrec import CFTConfig
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "cftrec"
-FLOW = ["data", "text", "forest", "objective", "training", "decoding", "recommender", "evaluation", "demo", "cli"]
+FLOW = ["data", "text", "forest", "objective", "training", "decoding", "recommender", "export", "evaluation"]
+FLOW += ["demo", "cli"]
 ANYWHERE = {"artefacts", "errors", "ragged", "terminal"}
 
 
@@ -55,3 +57,40 @@ def options_table() -> str:
 
 def test_docs_list_every_option():
     assert options_table() in (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+
+
+def demo_table() -> str:
+    """Write README's table of the demo from the committed summary of one."""
+    rows = json.loads((ROOT / "benchmarks" / "results" / "demo.json").read_text(encoding="utf-8"))["rows"]
+    lines = ["| | HR@10 | NDCG@10 | 95 % interval | MRR@10 |", "| --- | --- | --- | --- | --- |"]
+    for row in rows:
+        low, high = row["NDCG@10_ci"]
+        numbers = f"{row['HR@10']:.4f} | {row['NDCG@10']:.4f} | {low:.4f} to {high:.4f} | {row['MRR@10']:.4f}"
+        lines.append(f"| {row['model']} | {numbers} |")
+    return "\n".join(lines)
+
+
+def speed_table() -> str:
+    """Write README's table of speeds from the committed results."""
+    lines = ["| samples/s over | " + " | ".join(SPEEDS.values()) + " |", "| --- |" + " --- |" * len(SPEEDS)]
+    results = [json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text()) for name in SPEEDS]
+    for side, label in SIDES.items():
+        ratios = [f"{result['sides'][side]['over_ours']:.1f}" for result in results]
+        lines.append(f"| {label} | " + " | ".join(ratios) + " |")
+    return "\n".join(lines)
+
+
+SPEEDS = {
+    "train_step-ml-100k-nano-plain-w20s10-users": "ML-100K, plain, W 20 s 10, nano fp32",
+}
+SIDES = {
+    "published_cft": "published CFT: two padded passes, full logits",
+    "padded_plain": "plain fine-tuning, padded, full logits",
+    "unpadded_plain": "plain fine-tuning, one sample at a time, target logits only",
+}
+
+
+def test_readme_quotes_committed_results():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert demo_table() in readme
+    assert speed_table() in readme

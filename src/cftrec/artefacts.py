@@ -20,7 +20,7 @@ from cftrec.errors import InputError
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-_PACKAGES = ("cftrec", "torch", "transformers", "tokenizers", "polars", "numpy")
+_PACKAGES = ("cftrec", "torch", "transformers", "peft", "tokenizers", "polars", "numpy")
 
 
 def sha256(path: Path) -> str:

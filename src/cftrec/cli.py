@@ -139,6 +139,24 @@ class Recommend:
 
 
 @dataclass
+class Export:
+    """Write a RUN's model as a plain folder of transformers with a model card, which loads without cftrec."""
+
+    run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
+    """RUN folder of `cftrec train`"""
+    out: Path | None = None
+    """folder to make; must be free; left out, it is `export` in the RUN"""
+    merge: bool = False
+    """of a RUN with LoRA adapters, write the whole model, the adapters merged into it, instead of the adapters alone"""
+
+    def run(self) -> None:
+        """Export and say where."""
+        from cftrec.export import export
+
+        print(export(self.run_folder, self.out, self.merge))
+
+
+@dataclass
 class Demo:
     """The whole flow on MovieLens-100K: prepare, train plain and CFT models, evaluate, compare, report."""
 
@@ -158,6 +176,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "evaluate": Evaluate,
     "compare": Compare,
     "recommend": Recommend,
+    "export": Export,
     "demo": Demo,
 }
 
@@ -176,7 +195,9 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         sys.exit(_fail(f"{error.filename}: {error.strerror}", 2))
     except KeyboardInterrupt:
-        sys.exit(_fail("interrupted; nothing half written was kept", 130))
+        sys.exit(
+            _fail("interrupted; nothing half written stays, and the same command goes on from what is finished", 130)
+        )
 
 
 def _fail(message: str, code: int) -> int:
@@ -184,7 +205,7 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _parse(arguments: list[str]) -> Prepare | Train | Evaluate | Compare | Recommend | Demo:
+def _parse(arguments: list[str]) -> Prepare | Train | Evaluate | Compare | Recommend | Export | Demo:
     """Parse with tyro; its boxed errors become one line."""
     messages = io.StringIO()
     try:

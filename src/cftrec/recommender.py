@@ -42,6 +42,7 @@ class Recommender:
         window: most recent items that a prompt shows.
         softmax: what log p normalises over, "catalogue" or "vocabulary".
         run_name: the RUN's name.
+        batching: how the model runs titles together, "forest" or "padded" (each by itself), as in training.
     """
 
     model: Any
@@ -50,6 +51,7 @@ class Recommender:
     window: int
     softmax: str
     run_name: str
+    batching: str = "forest"
 
     @classmethod
     def from_pretrained(cls, run: str | Path) -> Self:
@@ -72,6 +74,7 @@ class Recommender:
             window=config["window"],
             softmax=config["decode_softmax"],
             run_name=manifest["name"],
+            batching=config.get("batching", "forest"),
         )
 
     @property
@@ -141,7 +144,14 @@ class Recommender:
             prompts = [self._shown(histories[user]) for user in batch]
             banned = [excluded[user] for user in batch]
             result = search(
-                self.model, self.catalogue, prompts, k, softmax=self.softmax, excluded=banned, budget=budget
+                self.model,
+                self.catalogue,
+                prompts,
+                k,
+                softmax=self.softmax,
+                excluded=banned,
+                budget=budget,
+                batching=self.batching,
             )
             parts.append(result)
             if progress:

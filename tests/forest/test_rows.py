@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cftrec.forest import build_forest, cut_rows, pack_passes
+from cftrec.forest import build_forest, cut_rows, pack_passes, single_rows
 
 sequence_lists = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=9), min_size=1, max_size=14)
 
@@ -79,3 +79,14 @@ def test_one_row_where_everything_fits():
     sequences = trunks(1)
     (row,) = cut_rows(sequences, 10_000)
     assert len(row) == len(build_forest(sequences).tokens)
+
+
+@given(sequence_lists)
+def test_single_rows_share_nothing(sequences):
+    rows = single_rows(sequences)
+    assert [row.members.tolist() for row in rows] == [[number] for number in range(len(sequences))]
+    for row, sequence in zip(rows, sequences, strict=True):
+        alone = build_forest([sequence])
+        for name in ("tokens", "depth", "end"):
+            assert getattr(row.forest, name).tolist() == getattr(alone, name).tolist()
+        assert row.forest.paths[0].tolist() == alone.paths[0].tolist()

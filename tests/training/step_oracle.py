@@ -36,6 +36,7 @@ def naive_step(
     catalogue: Any,
     positions: list[int],
     weights: Tensor,
+    effect_weights: Tensor | None = None,
     *,
     window: int,
     stride: int,
@@ -54,6 +55,7 @@ def naive_step(
         catalogue: the token sequences.
         positions: event positions of the targets.
         weights: of the weighted tokens, target after target.
+        effect_weights: other weights for the effect term; default `weights`.
         window: W.
         stride: s.
         softmax: "catalogue" normalises over the tokens that continue a title, and weighs none where only one does.
@@ -64,6 +66,7 @@ def naive_step(
     """
     sequences = [tuple(catalogue.sequence(item).tolist()) for item in range(len(catalogue))]
     longest = max(map(len, sequences))
+    columns = (weights, weights if effect_weights is None else effect_weights, weights)
     sums = [torch.zeros(()), torch.zeros(()), torch.zeros(())]
     used = 0
 
@@ -86,7 +89,7 @@ def naive_step(
             at = candidates.index(token)
             terms = (shown[place], shown[place] - kept[place], unshown[place])
             for number, values in enumerate(terms):
-                sums[number] = sums[number] - weights[used] * values[candidates].log_softmax(0)[at]
+                sums[number] = sums[number] - columns[number][used] * values[candidates].log_softmax(0)[at]
             used += 1
     assert used == len(weights)
     total = weights.sum() if denominator is None else denominator
@@ -94,9 +97,38 @@ def naive_step(
     return Parts(normal + effect_weight * effect + prior_weight * prior, normal, effect, prior)
 
 
+def naive_weights(data: Any, catalogue: Any, positions: list[int], weighting: str, beta: float, softmax: str) -> Tensor:
+    """The weights of some targets' tokens, by the formulas of the papers, token by token."""
+    sequences = [tuple(catalogue.sequence(item).tolist()) for item in range(len(catalogue))]
+    counts = catalogue.counts if catalogue.counts.any() else np.ones(len(catalogue))
+    shares = counts / counts.sum()
+
+    def entropy(prefix: tuple[int, ...]) -> float:
+        under = [p for p, s in zip(shares, sequences, strict=True) if s[: len(prefix)] == prefix and p > 0]
+        return float(-sum(p * np.log(p) for p in under))
+
+    weights: list[float] = []
+    for position in positions:
+        target = sequences[int(data.events[position])]
+        places = [
+            place
+            for place in range(len(target))
+            if softmax == "vocabulary" or len(continuations(sequences, target[:place])) > 1
+        ]
+        for number, place in enumerate(places):
+            if weighting == "linear":
+                weights.append(1 if len(places) == 1 else 1 - (1 - beta) * number / (len(places) - 1))
+            elif weighting == "uniform":
+                weights.append(1)
+            else:
+                gain = entropy(target[:place]) - entropy(target[: place + 1])
+                weights.append(1 if gain > 1e-9 else beta)
+    return torch.tensor(weights)
+
+
 def naive_gradients(model: Any, loss: Tensor) -> dict[str, Tensor]:
-    """The gradient of every parameter, zeros where there is none."""
-    parameters = dict(model.named_parameters())
+    """The gradient of every parameter that is trained, zeros where there is none."""
+    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     return {
         name: torch.zeros_like(parameter) if gradient is None else gradient

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cftrec.errors import InputError
@@ -124,6 +124,10 @@ def test_an_unknown_option_is_refused_with_what_is_near(options, parts):
         ("nano_layers", 0),
         ("nano_hidden_size", 0),
         ("nano_hidden_size", 12),  # 3 a head: rotary positions take pairs
+        ("lora_rank", -1),
+        ("lora_rank", 8),  # of nano, which is random
+        ("lora_alpha", 0),
+        ("lora_dropout", 1),
         ("per_device_train_batch_size", 0),
         ("per_device_eval_batch_size", 0),
         ("gradient_accumulation_steps", 0),
@@ -137,6 +141,9 @@ def test_an_unknown_option_is_refused_with_what_is_near(options, parts):
         ("softmax", "catalog"),
         ("counterfactual", "none"),
         ("sampler", "shuffled"),
+        ("batching", "packed"),
+        ("weighting", "gain"),
+        ("weighted_terms", "none"),
         ("decode_softmax", "both"),
         ("lr_scheduler_type", "cosin"),
         ("eval_strategy", "sometimes"),
@@ -239,6 +246,7 @@ def test_options_survive_yaml(tmp_path):
     window=st.integers(1, 99),
     learning_rate=st.floats(0, 1),
 )
+@settings(max_examples=20)
 def test_any_value_survives_yaml(tmp_path_factory, **values):
     assert_round_trip(load_config(overrides=CPU | {"history_stride": 1} | values), tmp_path_factory.mktemp("yaml"))
 

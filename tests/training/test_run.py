@@ -3,17 +3,21 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cftrec.artefacts import read_manifest
 from cftrec.errors import InputError
 from cftrec.forest.backbone import check_forest
+from cftrec.recommender import Recommender
 from cftrec.text import Catalogue, Prompt
 from cftrec.training import CFTTrainer, load_config, train
 from cftrec.training.run import assemble
+from small_shapes import HYBRIDS
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +50,10 @@ def test_a_run_holds_all_that_recommending_needs(log, dataset, small_config, tmp
     assert manifest["dataset"]["users"] == len(dataset.users)
     lines = json.loads((out / "log.json").read_text())["log"]
     assert [line["step"] for line in lines if "normal" in line] == [1, 2, 3]
-    assert load_config(out / "config.yaml").to_options() == config.to_options() == manifest["config"]
-    assert yaml.safe_load((out / "config.yaml").read_text()) == config.to_options()
+    options = config.to_options() | {"batching": "forest"}
+    assert load_config(out / "config.yaml").to_options() == options == manifest["config"]
+    assert yaml.safe_load((out / "config.yaml").read_text()) == options
+    assert manifest["batching"] == {"wanted": "auto", "used": "forest", "reason": ""}
     model, tokenizer = AutoModelForCausalLM.from_pretrained(out / "model"), AutoTokenizer.from_pretrained(out / "model")
     prompt = Prompt.from_dict(json.loads((out / "prompt.json").read_text()))
     catalogue = Catalogue.load(out)
@@ -73,7 +79,7 @@ def test_what_fails_leaves_nothing(log, small_config, model_folder, tmp_path):
     nothing = tmp_path / "nothing"
     nothing.mkdir()
     for options, message in [
-        ({"model": str(mamba)}, "choose another model"),
+        ({"model": str(mamba), "batching": "forest"}, "set batching=padded or choose another model"),
         ({"model": str(nothing)}, "no config.json"),
         ({"model": "gpt-five"}, "gpt-five"),
         ({"prompt": "poem"}, "poem"),
@@ -86,6 +92,35 @@ def test_what_fails_leaves_nothing(log, small_config, model_folder, tmp_path):
             train(log, tmp_path / "run", small_config(max_steps=1, **options))
         assert "\n" not in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["nothing"]
+
+
+SHAPES = {
+    "mamba": {"hidden_size": 32, "num_hidden_layers": 1, "state_size": 4},
+    "bloom": {"hidden_size": 32, "n_layer": 1, "n_head": 4},
+    "falcon_h1": HYBRIDS["falcon_h1"],
+}
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_a_model_that_takes_no_masks_trains_and_recommends(log, small_config, model_folder, tmp_path, capfd, kind):
+    config = small_config(model=str(model_folder(kind, **SHAPES[kind])), max_steps=2, per_device_train_batch_size=8)
+    out = train(log, tmp_path / "run", config)
+    manifest = read_manifest(out, "run")
+    reason = manifest["batching"]["reason"]
+    assert manifest["batching"] == {"wanted": "auto", "used": "padded", "reason": reason}
+    assert "ForCausalLM" in reason
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("cftrec:")]
+    assert lines == [f"cftrec: batches are padded, since {reason}"]
+    assert yaml.safe_load((out / "config.yaml").read_text())["batching"] == manifest["config"]["batching"] == "padded"
+
+    recommender = Recommender.from_pretrained(out)
+    histories = [["Fargo"], [], ["X", "Alien", "Aliens", "Fargo"]]
+    titles = recommender.catalogue.titles
+    scores = recommender.score(histories, titles)
+    for answer, expected in zip(recommender.recommend(histories, k=5, keep_history=True), scores, strict=True):
+        np.testing.assert_allclose([item.score for item in answer], np.sort(expected)[::-1][:5], atol=1e-4)
+        found = [expected[titles.index(item.title)] for item in answer]
+        np.testing.assert_allclose([item.score for item in answer], found, atol=1e-4)
 
 
 def test_broken_model_files_are_refused(log, small_config, model_folder, tmp_path):
@@ -127,6 +162,39 @@ def test_a_folder_of_another_kind_trains(dataset, small_config, model_folder):
     before = model.state_dict()["lm_head.weight"].clone()
     CFTTrainer(model, config, dataset, prompt, catalogue).train()
     assert not torch.equal(before, model.state_dict()["lm_head.weight"])
+
+
+def test_a_run_with_adapters_holds_them_and_the_merged_model(log, small_config, model_folder, tmp_path):
+    folder = model_folder("llama", tie_word_embeddings=True)
+    options = {"model": str(folder), "max_steps": 2, "per_device_train_batch_size": 8, "learning_rate": 0.1}
+    out = train(log, tmp_path / "run", small_config(lora_rank=2, **options))
+    base, merged = (AutoModelForCausalLM.from_pretrained(path).eval() for path in (folder, out / "model"))
+    manifest = read_manifest(out, "run")
+    assert manifest["parameters"] == sum(parameter.numel() for parameter in base.parameters())
+    assert manifest["trained_parameters"] == 2 * 2 * (2 * (32 + 32) + 2 * (32 + 16) + 3 * (32 + 48))
+    assert {path.name for path in (out / "adapter").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    tokens = torch.arange(9)[None]
+    before = base(input_ids=tokens).logits
+    adapted = PeftModel.from_pretrained(base, out / "adapter").eval()
+    with torch.no_grad():
+        found, expected = (model(input_ids=tokens).logits for model in (merged, adapted))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert (expected - before).abs().max() > 1e-2
+    assert torch.equal(merged.lm_head.weight, base.lm_head.weight)
+
+
+def test_adapters_that_cannot_be_are_refused(log, small_config, model_folder, tmp_path):
+    tied, free = model_folder("llama", tie_word_embeddings=True), model_folder("llama")
+    for options, message in [
+        ({"lora_target": "q_proj,bogus"}, "'bogus'; choose all-linear, or some of down_proj"),
+        ({"lora_target": ""}, "lora_target"),
+        ({"lora_target": "lm_head", "model": str(tied)}, "tied"),
+        ({"lora_target": "lm_head", "lora_dropout": 0.1}, "set the dropout to 0"),
+    ]:
+        with pytest.raises(InputError, match=message) as error:
+            train(log, tmp_path / "run", small_config(**{"model": str(free), "lora_rank": 2} | options))
+        assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_given_tokens_are_the_catalogue(dataset, small_config):

@@ -1,18 +1,24 @@
 """The step against the published formula: the loss within 1e-6, every gradient within 1e-5, in fp32."""
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
 import torch
-from step_oracle import naive_gradients, naive_step, relative_error
+from step_oracle import naive_gradients, naive_step, naive_weights, relative_error
 
 from cftrec.training import collator as collator_module
 from cftrec.training.collator import Samples, StepCollator
+from cftrec.training.lora import add_lora
 from cftrec.training.step import CFTStep
+from small_shapes import HYBRIDS
 
 WINDOW, STRIDE = 5, 2
 GEMMA = {"query_pre_attn_scalar": 8, "sliding_window": 9, "final_logit_softcapping": 2.0}
+GEMMA3 = {"query_pre_attn_scalar": 8, "sliding_window": 9, "sliding_window_pattern": 2}
+OPT = {"ffn_dim": 48, "word_embed_proj_dim": 24, "dropout": 0.0}
+GRANITE = {"embedding_multiplier": 2.0, "residual_multiplier": 0.5, "attention_multiplier": 0.3, "logits_scaling": 3.0}
 BASE = [(kind, {}, preset, {}) for kind in ("llama", "qwen2", "gpt2") for preset in ("plain", "alpaca")]
 METHOD = [
     ("qwen2", {}, "plain", {"prior_weight": 0.3}),
@@ -38,6 +44,33 @@ MODELS = [
     ("gemma2", GEMMA, "plain", {"softmax": "catalogue", "detach": True}),
     ("cohere", {"logit_scale": 0.3}, "plain", {}),  # scales its logits
     ("phi", {}, "plain", {"prior_weight": 0.3}),  # has a bias in the head
+    ("qwen3", {}, "plain", {}),
+    ("gemma3_text", GEMMA3, "plain", {"prior_weight": 0.3}),
+    ("opt", OPT, "alpaca", {}),
+    ("granite", GRANITE, "plain", {"prior_weight": 0.3}),
+]
+PADDED = [  # the first two could run on forests
+    ("llama", {}, "plain", {"prior_weight": 0.3}),
+    ("gemma2", GEMMA, "alpaca", {}),
+    ("mamba", {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8}, "plain", {"prior_weight": 0.3}),
+    ("mamba", {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8}, "plain", {"softmax": "catalogue"}),
+    ("bloom", {"hidden_size": 32, "n_layer": 2, "n_head": 4}, "plain", {"detach": True}),
+    ("bloom", {"hidden_size": 32, "n_layer": 2, "n_head": 4}, "alpaca", {"softmax": "catalogue"}),
+    ("qwen3_next", HYBRIDS["qwen3_next"], "plain", {}),
+    ("falcon_h1", HYBRIDS["falcon_h1"], "plain", {}),  # scales its logits
+    ("jamba", HYBRIDS["jamba"], "plain", {}),
+]
+
+
+ADAPTED = [
+    ("llama", {}, "plain", {"prior_weight": 0.3}, "all-linear"),
+    ("gpt2", {}, "alpaca", {}, "all-linear"),  # its layers are transposed
+    ("gemma2", GEMMA, "plain", {"softmax": "catalogue"}, "all-linear"),
+    ("llama", {}, "plain", {"softmax": "catalogue", "prior_weight": 0.3}, "q_proj,lm_head"),
+    ("gemma2", GEMMA | {"tie_word_embeddings": False}, "plain", {"detach": True}, "v_proj,lm_head"),
+    ("phi", {}, "alpaca", {}, "fc1,lm_head"),  # has a bias in the head
+    ("qwen2", {}, "plain", {"effect_weight": 0.0}, "lm_head"),
+    ("qwen2", {}, "plain", {"prior_weight": 0.3}, "lm_head"),
 ]
 
 
@@ -52,6 +85,8 @@ def make_collator(dataset, prompt, catalogue, split="train", *, row_tokens=70, p
         counterfactual=options.get("effect_weight", 0.1) > 0 or options.get("prior_weight", 0.0) > 0,
         row_tokens=row_tokens,
         pass_tokens=pass_tokens,
+        weighting=options.get("weighting", "linear"),
+        weighted_terms=options.get("weighted_terms", "both"),
     )
 
 
@@ -73,12 +108,13 @@ def make_step(model, method):
     )
 
 
-def check(model, dataset, prompt, catalogue, batch, positions, weights, method):
+def check(model, dataset, prompt, catalogue, batch, positions, weights, method, effect_weights=None, double=True):
     """Compare a step with the oracle in double precision; return the errors of the loss and of the gradients."""
-    exact = copy.deepcopy(model).double()
+    exact = copy.deepcopy(model).double() if double else model
     method = {name: value for name, value in method.items() if name not in ("counterfactual", "max_tokens")}
     options = {"window": WINDOW, "stride": STRIDE} | method
-    expected = naive_step(exact, dataset, prompt, catalogue, positions, weights.double(), **options)
+    effect_weights = None if effect_weights is None else effect_weights.double()
+    expected = naive_step(exact, dataset, prompt, catalogue, positions, weights.double(), effect_weights, **options)
     step = make_step(model, method).train()
     found = step(batch, method.get("denominator"))
     for name, mine, theirs in zip(found._fields, found, expected, strict=True):
@@ -88,10 +124,15 @@ def check(model, dataset, prompt, catalogue, batch, positions, weights, method):
         else:
             assert mine.item() == 0
     found.loss.backward()
-    errors = {}
-    for name, gradient in naive_gradients(exact, expected.loss).items():
+    errors, gradients = {}, naive_gradients(exact, expected.loss)
+    largest = max(gradient.abs().max().item() for gradient in gradients.values())
+    for name, gradient in gradients.items():
         mine = model.get_parameter(name).grad
-        errors[name] = relative_error(torch.zeros_like(gradient) if mine is None else mine, gradient)
+        mine = torch.zeros_like(gradient) if mine is None else mine
+        if gradient.abs().max() < 1e-12 * largest:  # none at all but for rounding, such as of a bias of keys
+            errors[name] = mine.abs().max().item() / largest
+        else:
+            errors[name] = relative_error(mine, gradient)
     assert max(errors.values()) < 1e-5, errors
     return relative_error(found.loss, expected.loss.detach()), max(errors.values())
 
@@ -113,6 +154,66 @@ def test_loss_and_gradients_are_those_of_the_published_formula(
     assert len(batch["factual"]) > 1, "the step shall take several passes"
     positions = collator.samples.positions[chosen].tolist()
     check(model, dataset, prompt, catalogue, batch, positions, drawn[0], method)
+
+
+@pytest.mark.parametrize(("kind", "shape", "preset", "method", "target"), ADAPTED)
+def test_adapters_get_the_gradients_of_the_published_formula(
+    dataset, assembled, tiny_model, small_config, monkeypatch, kind, shape, preset, method, target
+):
+    prompt, catalogue = assembled(prompt=preset)
+    vocabulary = int(max(catalogue.tokens.max(), *prompt.factual([]), *prompt.counterfactual())) + 3
+    config = small_config(model="a folder", lora_rank=3, lora_alpha=2, lora_target=target)
+    model = add_lora(tiny_model(kind, vocabulary, **shape), config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:  # they begin with 0, where A has no gradient
+                parameter.normal_(std=0.3)
+    rows = 70 if preset == "plain" else 300
+    collator = make_collator(dataset, prompt, catalogue, row_tokens=rows, pass_tokens=2 * rows, **method)
+    drawn = random_weights(monkeypatch)
+    chosen = list(range(0, len(collator.samples), 4))
+    batch = collator(chosen)
+    assert len(batch["factual"]) > 1, "the step shall take several passes"
+    check(model, dataset, prompt, catalogue, batch, collator.samples.positions[chosen].tolist(), drawn[0], method)
+    assert all((parameter.grad is not None) == ("lora_" in name) for name, parameter in model.named_parameters())
+
+
+@pytest.mark.parametrize(("kind", "shape", "preset", "method"), PADDED)
+def test_padded_rows_give_the_same(dataset, assembled, tiny_model, monkeypatch, kind, shape, preset, method):
+    prompt, catalogue = assembled(prompt=preset)
+    vocabulary = int(max(catalogue.tokens.max(), *prompt.factual([]), *prompt.counterfactual())) + 3
+    collator = make_collator(dataset, prompt, catalogue, row_tokens=None, pass_tokens=300, **method)
+    drawn = random_weights(monkeypatch)
+    chosen = np.append(np.random.default_rng(0).choice(len(collator.samples), 9, replace=False), 3)
+    batch = collator(chosen.tolist())
+    assert len(batch["factual"]) > 1
+    assert sum(len(part["tokens"]) for part in batch["factual"]) == len(chosen), "every sequence is a row"
+    assert all(set(part) == {"tokens", "nodes"} for part in batch["factual"] + batch["counterfactual"])
+    model = tiny_model(kind, vocabulary, **shape)
+    positions = collator.samples.positions[chosen].tolist()
+    double = kind != "qwen3_next"  # whose linear attention computes in fp32 in any case, to 1.4e-5
+    check(model, dataset, prompt, catalogue, batch, positions, drawn[0], method, double=double)
+
+
+@pytest.mark.parametrize("softmax", ["vocabulary", "catalogue"])
+@pytest.mark.parametrize("terms", ["both", "normal", "effect"])
+@pytest.mark.parametrize("weighting", ["linear", "uniform", "information-gain"])
+def test_weightings_and_the_terms_they_are_for(dataset, assembled, tiny_model, weighting, terms, softmax):
+    prompt, catalogue = assembled(prompt="plain")
+    counts = np.where(np.arange(len(catalogue)) % 3 == 0, 0, catalogue.counts)  # some items training has never seen
+    catalogue = dataclasses.replace(catalogue, counts=counts)
+    method = {"softmax": softmax, "prior_weight": 0.3}
+    collator = make_collator(dataset, prompt, catalogue, weighting=weighting, weighted_terms=terms, **method)
+    batch = collator(list(range(14)))
+    assert len(batch["factual"]) > 1
+    positions = collator.samples.positions[:14].tolist()
+    weights = naive_weights(dataset, catalogue, positions, weighting, 0.25, softmax)
+    if weighting == "information-gain":
+        assert set(weights.tolist()) == {0.25, 1.0}
+    ones = torch.ones_like(weights)
+    normal, effect = {"both": (weights, weights), "normal": (weights, ones), "effect": (ones, weights)}[terms]
+    model = tiny_model("llama", 310)
+    check(model, dataset, prompt, catalogue, batch, positions, normal, method, effect)
 
 
 def test_several_counterfactual_passes(dataset, assembled, tiny_model, monkeypatch):
@@ -218,15 +319,24 @@ def test_a_catalogue_without_any_choice_is_a_loss_of_zero(dataset, assembled, ti
     assert all(p.grad is None or not p.grad.any() for p in step.parameters())
 
 
-def test_activation_checkpointing_changes_nothing(dataset, assembled, tiny_model):
+@pytest.mark.parametrize("kind", ["qwen2", "gpt2", "gemma2"])
+@pytest.mark.parametrize("rank", [0, 3])
+def test_checkpointing_changes_nothing(dataset, assembled, tiny_model, small_config, kind, rank):
     prompt, catalogue = assembled(prompt="plain")
     batch = make_collator(dataset, prompt, catalogue)(list(range(6)))
-    gradients = []
-    for checkpointing in (False, True):
-        step = make_step(tiny_model("qwen2", 310), {}).train()
-        if checkpointing:
-            step.activation_checkpointing_enable()
+    gradients, calls = [], []
+    for enable in (None, CFTStep.activation_checkpointing_enable, CFTStep.gradient_checkpointing_enable):
+        model = tiny_model(kind, 310, **(GEMMA if kind == "gemma2" else {}))
+        model = add_lora(model, small_config(model="a folder", lora_rank=rank)) if rank else model
+        step = make_step(model, {}).train()
+        if enable:
+            enable(step)
+        calls.append(0)
+        mlp = next(layer for name, layer in model.named_modules() if name.endswith("mlp"))
+        mlp.register_forward_pre_hook(lambda *_: calls.append(calls.pop() + 1))
         step(batch).loss.backward()
-        gradients.append({name: p.grad for name, p in step.named_parameters()})
-    for name, gradient in gradients[0].items():
-        assert relative_error(gradients[1][name], gradient) < 1e-6
+        gradients.append({name: p.grad for name, p in step.named_parameters() if p.requires_grad})
+    for other in gradients[1:]:
+        for name, gradient in gradients[0].items():
+            assert relative_error(other[name], gradient) < 1e-6, name
+    assert calls[1:] == [2 * calls[0]] * 2

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cftrec.decoding.tree import TokenTree
+from cftrec.decoding.tree import open_tree
 from cftrec.forest.backbone import Head, head_of
 from cftrec.text.catalogue import Catalogue
 from cftrec.text.trie import Trie
@@ -53,7 +53,7 @@ class _Open:
     row: Ints  # the user
     node: Ints
     score: Floats  # log p of the beginning up to the node
-    parent: Ints  # the expansion whose hidden state made the choice
+    parent: Ints  # the tree's prompt or chain whose hidden state made the choice
 
     def __getitem__(self, index: Any) -> "_Open":
         return _Open(self.row[index], self.node[index], self.score[index], self.parent[index])
@@ -98,6 +98,7 @@ def search(
     softmax: str = "catalogue",
     excluded: Sequence[NDArray[Any]] | None = None,
     budget: int = BUDGET,
+    batching: str = "forest",
 ) -> SearchResult:
     """Find each prompt's k most likely items of the catalogue.
 
@@ -110,8 +111,9 @@ def search(
             "vocabulary": over all tokens. Excluded items stay in the normaliser.
         excluded: for each prompt the items not to return.
         budget: most beginnings expanded for a prompt.
+        batching: how the model runs beginnings together, "forest" or "padded" (`open_tree`).
     """
-    return _Search(model, catalogue, prompts, k, softmax, excluded, budget).run()
+    return _Search(model, catalogue, prompts, k, softmax, excluded, budget, batching).run()
 
 
 class _Search:
@@ -126,6 +128,7 @@ class _Search:
         softmax: str,
         excluded: Sequence[NDArray[Any]] | None,
         budget: int,
+        batching: str,
     ) -> None:
         self.trie, self.head, self.k, self.budget = catalogue.trie, head_of(model), k, budget
         self.forced_free = softmax == "catalogue"
@@ -139,8 +142,8 @@ class _Search:
         self.found = _Found(*_empty(3))
         self.expanded = np.zeros(count, dtype=np.int64)
         self.exact = np.zeros(count, dtype=bool)
-        self.tree = TokenTree(model, prompts)
-        self.paths = np.full((count, 1), -1, dtype=np.int64)  # expansion -> its tokens' slots, the prompt's left out
+        self.tree = open_tree(model, prompts, batching)
+        self.expansions = count  # the tree's prompts and chains so far
         zeros = np.zeros(count, dtype=np.int64)
         root = _Open(self.users, zeros, np.zeros(count), self.users)
         self.open = _Open(*_empty(4))
@@ -185,18 +188,14 @@ class _Search:
         end = self.chain_end[chosen.node]
         leaf = self.trie.child_counts[end] == 0
         sizes = end - chosen.node + 1 - leaf  # a title's last token predicts nothing
-        row = np.searchsorted(self.in_tree, chosen.row)
         first = np.cumsum(sizes) - sizes
-        totals = np.bincount(row, weights=sizes, minlength=len(self.in_tree)).astype(np.int64)
-        begin_of_row = np.cumsum(totals) - totals
-        start = first - begin_of_row[row]  # column of each chain's first token within its row
-
         owner = np.repeat(np.arange(len(chosen)), sizes)
         within = np.arange(len(owner)) - first[owner]
-        column, node = start[owner] + within, chosen.node[owner] + within
-        hidden, paths = self._run_chains(row, owner, column, node, start, sizes, chosen.parent)
-        expansion = len(self.paths) + np.arange(len(chosen))
-        self._remember(paths)
+        node = chosen.node[owner] + within
+        row = np.searchsorted(self.in_tree, chosen.row)
+        hidden = self.tree.append(row, chosen.parent, self.trie.token[node].astype(np.int64), sizes)
+        expansion = self.expansions + np.arange(len(chosen))
+        self.expansions += len(chosen)
 
         score = chosen.score
         if not self.forced_free:
@@ -205,39 +204,6 @@ class _Search:
         ends = _Open(chosen.row[inner], end[inner], score[inner], expansion[inner])
         last = torch.from_numpy((first + sizes - 1)[inner])
         self._choose(hidden[last], ends, expansion[inner])
-
-    def _run_chains(
-        self, row: Ints, owner: Ints, column: Ints, node: Ints, start: Ints, sizes: Ints, parent: Ints
-    ) -> tuple[Tensor, Ints]:
-        """Append the chains' tokens to the tree.
-
-        Returns:
-            [tokens, H] hidden states in the chains' order, and the slots on each chain's whole path.
-        """
-        rows, width, slots = len(self.in_tree), int((start + sizes).max()), self.tree.slots
-        tokens = np.zeros((rows, width), dtype=np.int64)
-        depth = np.zeros_like(tokens)
-        place = (row[owner], column)
-        tokens[place] = self.trie.token[node]
-        depth[place] = self.tree.lengths[row[owner]] + self.trie.depth[node] - 1
-        seen = np.zeros((rows, width, slots + width), dtype=bool)
-        seen[:, np.arange(width), slots + np.arange(width)] = True
-        columns = np.arange(width)
-        seen[place[0], place[1], slots:] |= (columns >= start[owner, None]) & (columns <= column[:, None])
-        above = self.paths[parent]
-        token, level = np.nonzero(above[owner] >= 0)
-        seen[place[0][token], place[1][token], above[owner[token], level]] = True
-        hidden = self.tree.append(tokens, depth, seen)
-        own = np.where(
-            np.arange(int(sizes.max())) < sizes[:, None], slots + start[:, None] + np.arange(int(sizes.max())), -1
-        )
-        return hidden[torch.from_numpy(place[0]), torch.from_numpy(place[1])], np.concatenate([above, own], axis=1)
-
-    def _remember(self, paths: Ints) -> None:
-        """Number new expansions after the old ones; rows of slots are filled up with -1, in any place."""
-        width = max(self.paths.shape[1], paths.shape[1])
-        old, new = (np.pad(p, ((0, 0), (0, width - p.shape[1])), constant_values=-1) for p in (self.paths, paths))
-        self.paths = np.concatenate([old, new])
 
     def _follow(
         self, hidden: Tensor, owner: Ints, within: Ints, node: Ints, first: Ints, sizes: Ints, chosen: _Open, end: Ints

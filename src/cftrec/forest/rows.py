@@ -1,4 +1,4 @@
-"""Cut a step's sequences into rows of bounded length, and rows into passes of bounded size."""
+"""Lay a step's sequences out as rows, shared or single, and rows as passes of bounded size."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,6 +47,15 @@ def cut_rows(sequences: Ragged | Sequence[ArrayLike], row_tokens: int) -> list[R
     first, sizes = _trunks(ordered.lengths, ordered.shared, base, row_tokens)
     row = np.array(_fill(sizes, base, row_tokens)).repeat(np.diff(first, append=len(ordered.order)))
     return _grow_rows(ordered, row.argsort(kind="stable"), np.bincount(row))
+
+
+def single_rows(sequences: Ragged | Sequence[ArrayLike]) -> list[Row]:
+    """Make each sequence a row of its own, for models that cannot share beginnings."""
+    rows = []
+    for member, tokens in enumerate(Ragged.of(sequences).split()):
+        path = np.arange(len(tokens))
+        rows.append(Row(np.array([member]), Forest(tokens, path, np.full_like(path, len(path)), [path])))
+    return rows
 
 
 def _trunks(lengths: Ints, shared: Ints, base: int, row_tokens: int) -> tuple[list[int], list[int]]:

@@ -72,7 +72,7 @@ def cft_loss(
         counterfactual: [N, H] the same positions with no history (x_0).
         head: [V, H] output embedding W.
         targets: int64 [N].
-        weights: [N] token weights w.
+        weights: [N] token weights w, taken for constants.
         effect_weight: lambda. Default as in the authors' code.
         effect_weights: [N] other weights w' for the effect term; default `weights`.
         bias: [V] bias of the head; it cancels in the effect term unless `softcap` is given.
@@ -86,6 +86,7 @@ def cft_loss(
     Returns:
         The three losses; gradients flow into both hidden states, the head and the bias.
     """
+    weights = weights.detach()
     normal, effect = _Terms.apply(
         factual,
         counterfactual,

@@ -52,9 +52,16 @@ class Prompt:
         return not self.suffix and self.separator == self.closing
 
     def factual(self, history_tokens: Sequence[ArrayLike], target_tokens_budget: int = 0) -> NDArray[np.int32]:
-        """Return x_h, int32 [tokens], for a history given as the catalogue's sequences, oldest first.
+        """Return x_h, int32 [tokens]: all its `parts`."""
+        return np.concatenate(self.parts(history_tokens, target_tokens_budget))
+
+    def parts(self, history_tokens: Sequence[ArrayLike], target_tokens_budget: int = 0) -> list[NDArray[np.int32]]:
+        """Return the separately tokenised parts of x_h for a history of the catalogue's sequences, oldest first.
 
         The oldest items are left out, whole, until the prompt and `target_tokens_budget` more tokens fit `max_tokens`.
+
+        Returns:
+            int32 arrays: the prefix, each item and separator, the suffix; some may be empty.
 
         Raises:
             InputError: not even the prompt without any item fits.
@@ -66,7 +73,7 @@ class Prompt:
         listed = [part for item in items for part in (item, separator)]
         if self.suffix and listed:
             listed.pop()
-        return np.concatenate([np.array(self.prefix, np.int32), *listed, np.array(self.suffix, np.int32)])
+        return [np.array(self.prefix, np.int32), *listed, np.array(self.suffix, np.int32)]
 
     def counterfactual(self) -> NDArray[np.int32]:
         """Return x_0, int32 [tokens]."""

@@ -10,8 +10,8 @@ import torch
 from torch.utils.data import Dataset as TorchDataset
 
 from cftrec.data import Dataset
-from cftrec.forest.rows import Row, cut_rows, pack_passes
-from cftrec.objective.weights import token_weights
+from cftrec.forest.rows import Row, cut_rows, pack_passes, single_rows
+from cftrec.objective.weights import gain_weights, token_weights
 from cftrec.ragged import Ints, Ragged, ranges
 from cftrec.text.catalogue import Catalogue
 from cftrec.text.prompt import Prompt
@@ -73,11 +73,13 @@ class Scored:
         places: int64 [offsets[-1]], places in the item's sequence: all of them under the vocabulary softmax, those
             where the catalogue leaves a choice under the catalogue softmax (the others are forced and have no loss).
         nodes: int64 [offsets[-1]], the trie node at which each of these tokens is chosen.
+        reached: int64 [offsets[-1]], the trie node to which it leads.
     """
 
     offsets: Ints
     places: Ints
     nodes: Ints
+    reached: Ints
 
     @classmethod
     def of(cls, catalogue: Catalogue, softmax: str) -> "Scored":
@@ -88,10 +90,10 @@ class Scored:
         places = np.arange(len(nodes)) - np.repeat(catalogue.offsets[:-1], lengths)
         keep = trie.choices[nodes] if softmax == "catalogue" else np.ones(len(nodes), dtype=bool)
         kept = np.concatenate(([0], np.cumsum(keep)))
-        return cls(kept[catalogue.offsets], places[keep], nodes[keep])
+        return cls(kept[catalogue.offsets], places[keep], nodes[keep], trie.paths[keep].astype(np.int64))
 
     def of_items(self, items: Ints) -> Ragged:
-        """Return for each item where its weighted tokens stand in `places` and `nodes`."""
+        """Return for each item where its weighted tokens stand in `places`, `nodes` and `reached`."""
         counts = self.offsets[items + 1] - self.offsets[items]
         return Ragged(ranges(self.offsets[items], counts), counts)
 
@@ -112,10 +114,12 @@ class StepCollator:
         prompt: x_h and x_0.
         catalogue: the items' token sequences.
         softmax: "vocabulary" or "catalogue".
-        beta: weight of a target's last token.
+        beta: weight of a target's last token, or of one without information gain.
         counterfactual: whether the step needs f(x_0).
-        row_tokens: bound on a row.
+        row_tokens: bound on a row; None: padded batching, for models that cannot run on forests.
         pass_tokens: bound on a pass.
+        weighting: "linear", "uniform" or "information-gain".
+        weighted_terms: "both", "normal" or "effect"; the other term weighs each token 1.
     """
 
     data: Dataset
@@ -125,15 +129,20 @@ class StepCollator:
     softmax: str
     beta: float
     counterfactual: bool
-    row_tokens: int
+    row_tokens: int | None
     pass_tokens: int
+    weighting: str = "linear"
+    weighted_terms: str = "both"
     scored: Scored = field(init=False)
     table: PromptTable = field(init=False)
+    gains: torch.Tensor | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         """Find once what does not depend on the step: the weighted tokens of every item, and its parts of prompts."""
         self.scored = Scored.of(self.catalogue, self.softmax)
         self.table = PromptTable.of(self.prompt, self.catalogue)
+        if self.weighting == "information-gain":
+            self.gains = gain_weights(self.catalogue.trie, self.catalogue.counts, beta=self.beta)
 
     def __call__(self, numbers: Sequence[int]) -> Batch:
         """Return the nested dict of tensors that `CFTStep.forward` documents."""
@@ -150,11 +159,15 @@ class StepCollator:
         tokens = self.catalogue.tokens[
             np.repeat(self.catalogue.offsets[items], weighted.lengths)[order] + self.scored.places[which]
         ]
+        weights = self._weights(weighted)[torch.from_numpy(order)]
+        alike = torch.ones_like(weights)
         batch: Batch = {
             "factual": passes,
             "targets": torch.from_numpy(tokens.astype(np.int64)),
-            "weights": token_weights(torch.from_numpy(weighted.lengths), beta=self.beta)[torch.from_numpy(order)],
+            "weights": alike if self.weighted_terms == "effect" else weights,
         }
+        if self.weighted_terms != "both":
+            batch["effect_weights"] = alike if self.weighted_terms == "normal" else weights
         naive = len(sequences.values)
         if self.counterfactual:
             batch["counterfactual"], rows = self._without_history(items)
@@ -166,6 +179,13 @@ class StepCollator:
         computed = sum(part["tokens"].numel() for part in passes + batch.get("counterfactual", []))
         batch["counts"] = torch.tensor([len(chosen), computed, naive])
         return batch
+
+    def _weights(self, weighted: Ragged) -> torch.Tensor:
+        """Return the weights of the targets' weighted tokens, target after target."""
+        if self.gains is not None:
+            return self.gains[torch.from_numpy(self.scored.reached[weighted.values])]
+        lengths = torch.from_numpy(weighted.lengths)
+        return token_weights(lengths, beta=1.0 if self.weighting == "uniform" else self.beta)
 
     def _without_history(self, items: Ints) -> tuple[list[Batch], Ints]:
         """Return the passes of x_0, each distinct target once, and each weighted token's row of their hidden states."""
@@ -184,21 +204,24 @@ class StepCollator:
         return make_passes(sequences, Ragged(places, weighted.lengths), self.row_tokens, self.pass_tokens)
 
 
-def make_passes(sequences: Ragged, predictors: Ragged, row_tokens: int, pass_tokens: int) -> tuple[list[Batch], Ints]:
+def make_passes(
+    sequences: Ragged, predictors: Ragged, row_tokens: int | None, pass_tokens: int
+) -> tuple[list[Batch], Ints]:
     """Lay sequences out as passes of rows.
 
     Args:
         sequences: token sequences.
         predictors: for each sequence the places whose hidden states are wanted.
-        row_tokens: bound on a row.
+        row_tokens: bound on a row; None: nothing is shared, every sequence is a row of its own.
         pass_tokens: bound on a pass.
 
     Returns:
-        Passes with `tokens`, `depth`, `end` int64 [R, L] and `nodes` int64 [M], the wanted states in the flattened
-        [R * L]; and the order int64 [sum M] in which all passes together yield them, as indices into the concatenated
-        predictors.
+        Passes with `tokens`, `depth`, `end` int64 [R, L] (only `tokens` where nothing is shared) and `nodes` int64
+        [M], the wanted states in the flattened [R * L]; and the order int64 [sum M] in which all passes together yield
+        them, as indices into the concatenated predictors.
     """
-    packed = pack_passes(cut_rows(sequences, row_tokens), pass_tokens)
+    laid_out = single_rows(sequences) if row_tokens is None else cut_rows(sequences, row_tokens)
+    packed = pack_passes(laid_out, pass_tokens)
     rows = [row for part in packed for row in part]
     members = np.concatenate([row.members for row in rows])
     paths = Ragged(np.concatenate([path for row in rows for path in row.forest.paths]), sequences.lengths[members])
@@ -210,9 +233,12 @@ def make_passes(sequences: Ragged, predictors: Ragged, row_tokens: int, pass_tok
     nodes = paths.values[np.repeat(paths.starts, wanted) + predictors.values[order]] + np.repeat(begins, wanted)
     ends = np.cumsum(wanted)[np.cumsum([sum(len(row.members) for row in part) for part in packed]) - 1]
     parts = np.split(nodes, ends[:-1])
-    passes = [
-        _padded(part, len(part[0])) | {"nodes": torch.from_numpy(own)} for part, own in zip(packed, parts, strict=True)
-    ]
+    passes = []
+    for part, own in zip(packed, parts, strict=True):
+        arrays = _padded(part, len(part[0]))
+        if row_tokens is None:  # nothing to tell a causal model
+            arrays = {"tokens": arrays["tokens"]}
+        passes.append(arrays | {"nodes": torch.from_numpy(own)})
     return passes, order
 
 

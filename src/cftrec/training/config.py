@@ -36,6 +36,17 @@ class CFTConfig(TrainingArguments):
 
     # The method. Defaults as in the authors' code (github.com/itsmeyjt/CFT) unless said otherwise.
     effect_weight: float = _option(0.1, "lambda, the weight of the effect term; 0 trains without a counterfactual")
+    weighting: str = _option(
+        "linear",
+        "tokens of a title weigh: linear (from 1 to beta), uniform (1), or information-gain (1 where a token rules out "
+        "an item that training has seen, else beta; arXiv 2506.13229)",
+        ("linear", "uniform", "information-gain"),
+    )
+    weighted_terms: str = _option(
+        "both",
+        "terms of the loss that these weights are for; in the other every token weighs 1",
+        ("both", "normal", "effect"),
+    )
     beta: float = _option(0.25, "weight of a title's last token, from 1 at its first; 1 weighs all tokens alike")
     prior_weight: float = _option(0.0, "weight of CE(f(x_0), y), which keeps the history-free prior; 0 is the paper")
     detach_counterfactual: bool = _option(False, "stop the effect term's gradient through f(x_0)")
@@ -76,6 +87,17 @@ class CFTConfig(TrainingArguments):
     nano_hidden_size: int = _option(128, "nano: width")
     nano_layers: int = _option(4, "nano: layers")
     nano_heads: int = _option(4, "nano: attention heads")
+    lora_rank: int = _option(0, "train low-rank adapters (LoRA, by PEFT) of this rank instead of all weights; 0: all")
+    lora_alpha: int = _option(16, "LoRA: adapters count lora_alpha / lora_rank times; default as in BIGRec's code")
+    lora_dropout: float = _option(0.0, "LoRA: dropout before the adapters; at 0 a step is exact")
+    lora_target: str = _option(
+        "all-linear", "LoRA: which linear layers: all-linear (all but the head), or names such as q_proj,v_proj"
+    )
+    batching: str = _option(
+        "auto",
+        "forest (shared beginnings computed once), padded (every sequence a row), or auto: forest where the model can",
+        ("auto", "forest", "padded"),
+    )
     row_tokens: int = _option(512, "bound on a row of a forest, in tokens; attention costs its square")
     pass_tokens: int = _option(
         None, "bound on a pass, in tokens, and so on the memory of activations; unset: 2048 on a CPU, 16384 on a GPU"
@@ -89,7 +111,14 @@ class CFTConfig(TrainingArguments):
     )
     warmup_steps: float = _option(20, "linear warm-up, in steps; below 1 a share of all steps")
     logging_steps: float = _option(10, "steps between two log lines")
-    save_strategy: str = _option("no", "checkpoints: no, steps, epoch or best")
+    save_strategy: str = _option("steps", "when to write a checkpoint, from which an interrupted training goes on")
+    save_steps: float = _option(200, "steps between two checkpoints; below 1 a share of all steps")
+    save_total_limit: int | None = _option(2, "checkpoints kept while training; a finished RUN has none")
+    patience: int | None = _option(
+        None,
+        "stop early after this many evaluations without a better metric_for_best_model (eval_loss: the trained "
+        "objective, eval_normal: its plain part); needs eval_strategy and load_best_model_at_end",
+    )
     disable_tqdm: bool | None = _option(True, "cftrec shows its own progress bar")
     remove_unused_columns: bool = _option(False, "samples are positions of a log and have no columns")
     dataloader_pin_memory: bool = _option(False, "pinning pays on a GPU only")
@@ -100,6 +129,8 @@ class CFTConfig(TrainingArguments):
             self.learning_rate = 2e-3 if self.model == "nano" else 1e-4
         if self.pass_tokens is None:
             self.pass_tokens = 16384 if torch.cuda.is_available() and not self.use_cpu else 2048
+        if self.gradient_checkpointing and self.activation_checkpointing is None:
+            self.activation_checkpointing: Any = True  # the option's new name; the old one warns
         if self.bf16 and not torch.cuda.is_available():
             self.use_cpu = True  # transformers allows bf16 on a CPU only where it is asked for by name
         super().__post_init__()
@@ -122,6 +153,9 @@ class CFTConfig(TrainingArguments):
             "nano_heads": (self.nano_heads >= 1, "at least 1"),
             "nano_layers": (self.nano_layers >= 1, "at least 1"),
             "nano_hidden_size": (shape, f"a multiple of twice nano_heads (2 x {self.nano_heads})"),
+            "lora_rank": (self.lora_rank >= 0, "at least 0"),
+            "lora_alpha": (self.lora_alpha >= 1, "at least 1"),
+            "lora_dropout": (0 <= self.lora_dropout < 1, "at least 0 and below 1"),
             "per_device_train_batch_size": (self.per_device_train_batch_size >= 1, "at least 1 sample"),
             "per_device_eval_batch_size": (self.per_device_eval_batch_size >= 1, "at least 1 sample"),
             "gradient_accumulation_steps": (self.gradient_accumulation_steps >= 1, "at least 1"),
@@ -133,6 +167,11 @@ class CFTConfig(TrainingArguments):
         for name, (holds, wanted) in bounds.items():
             if not holds:
                 raise InputError(f"option {name}={getattr(self, name)}: must be {wanted}")
+        if self.lora_rank and self.model == "nano":
+            raise InputError(
+                f"option lora_rank={self.lora_rank}: nano starts from random weights, which adapters cannot make good; "
+                "leave it out, or choose model=smollm2 or a model folder"
+            )
         for item in dataclasses.fields(self):
             choices = item.metadata.get("choices")
             if choices and item.name in _OWN and getattr(self, item.name) not in choices:

@@ -18,13 +18,14 @@ from transformers import (
 from cftrec.errors import InputError
 from cftrec.text.tokenizer import train_tokenizer
 from cftrec.training.config import CFTConfig
+from cftrec.training.lora import add_lora
 
 
 def load_model(config: CFTConfig, texts: Iterable[str], tokens: list[str]) -> tuple[Any, PreTrainedTokenizerBase]:
-    """Return a causal language model in fp32 and its tokenizer.
+    """Return a causal language model in fp32, with adapters where `lora_rank` asks for them, and its tokenizer.
 
     Args:
-        config: `model` names the kind; `seed` and `nano_*` decide a model from scratch.
+        config: `model` names the kind; `seed` and `nano_*` decide a model from scratch, `lora_*` the adapters.
         texts: what a tokenizer from scratch learns from.
         tokens: whole tokens that a tokenizer from scratch must know (semantic ids).
 
@@ -34,9 +35,8 @@ def load_model(config: CFTConfig, texts: Iterable[str], tokens: list[str]) -> tu
     torch.manual_seed(config.seed)
     if config.model == "nano":
         return nano(config, train_tokenizer(texts, config.nano_vocab_size, tokens=tokens))
-    if config.model == "smollm2":
-        return smollm2()
-    return from_folder(Path(config.model))
+    model, tokenizer = smollm2() if config.model == "smollm2" else from_folder(Path(config.model))
+    return (add_lora(model, config) if config.lora_rank else model), tokenizer
 
 
 def nano(config: CFTConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[Any, PreTrainedTokenizerBase]:

@@ -1,30 +1,38 @@
 """From a Dataset folder to a RUN folder: everything a recommender needs, and how it came about."""
 
+import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import yaml
+from peft import PeftModel
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 from transformers.utils import logging as transformers_logging
 
-from cftrec.artefacts import MANIFEST, new_folder, refuse_if_taken, sha256, write_json
+from cftrec.artefacts import MANIFEST, new_folder, read_json, refuse_if_taken, sha256, write_json
 from cftrec.data import Dataset
 from cftrec.errors import InputError
-from cftrec.forest.backbone import check_forest
 from cftrec.text import Catalogue, Prompt, build_prompt, given_tokens, item_texts, load_template, tokenise_items
 from cftrec.training.config import CFTConfig
+from cftrec.training.lora import save_weights
 from cftrec.training.models import load_model
-from cftrec.training.trainer import CFTTrainer
+from cftrec.training.trainer import CFTTrainer, last_complete_checkpoint
 
-CONFIG, PROMPT, LOG, MODEL = "config.yaml", "prompt.json", "log.json", "model"
+CONFIG, PROMPT, LOG, MODEL, ADAPTER = "config.yaml", "prompt.json", "log.json", "model", "adapter"
 
 
 def train(data: Path, out: Path, config: CFTConfig, callbacks: list[TrainerCallback] | None = None) -> Path:
     """Fine-tune a model on a Dataset folder and write a RUN folder, whole or not at all.
 
+    Checkpoints live in a hidden folder beside `out` until the RUN is finished; the same call after an interruption goes
+    on from the last whole one, to the same weights.
+
     A RUN holds `model/` (a transformers folder with its tokenizer), the catalogue, `prompt.json`, `config.yaml`,
-    `log.json` (what was logged, and the work done) and `manifest.json`. Nothing else is needed to recommend.
+    `log.json` (what was logged, and the work done), `manifest.json`, and `tensorboard/` where that was asked for.
+    Nothing else is needed to recommend. Where LoRA adapters were trained, `model/` has them merged into its weights,
+    and `adapter/` holds them alone (a PEFT folder).
 
     Args:
         data: a Dataset folder.
@@ -42,37 +50,74 @@ def train(data: Path, out: Path, config: CFTConfig, callbacks: list[TrainerCallb
     dataset = Dataset.load(data)
     quiet_transformers()
     model, tokenizer, prompt, catalogue = assemble(dataset, config)
-    check_forest(model)
     if not len(dataset.targets("train")):
         raise InputError(f"{data}: no user has two training events, so there is nothing to learn from")
-    checkpoints = out.with_name(f".{out.name}.checkpoints")
+    source = {"path": str(data), "sha256": sha256(data / MANIFEST)} | _dataset_facts(dataset)
+    checkpoints = _claim_checkpoints(out, {"dataset": source["sha256"], "config": config.to_options()})
     config.output_dir = str(checkpoints)
+    last = last_complete_checkpoint(checkpoints)
+    begin = time.perf_counter()
     try:
         trainer = CFTTrainer(model, config, dataset, prompt, catalogue, callbacks)
-        begin = time.perf_counter()
-        result = trainer.train()
-        seconds = time.perf_counter() - begin
-    finally:  # transformers makes the folder even where nothing goes into it
-        if checkpoints.is_dir() and not any(checkpoints.iterdir()):
-            checkpoints.rmdir()
+        if trainer.objection and trainer.is_world_process_zero():
+            print(f"cftrec: batches are padded, since {trainer.objection}", file=sys.stderr)
+        result = trainer.train(resume_from_checkpoint=str(last) if last else None)
+    except BaseException:
+        if last_complete_checkpoint(checkpoints) is None:
+            shutil.rmtree(checkpoints)  # nothing to go on from
+        raise
+    seconds = time.perf_counter() - begin
+    options = config.to_options() | {"batching": trainer.batching}
     manifest = {
         "name": out.name,
-        "dataset": {"path": str(data), "sha256": sha256(data / MANIFEST)} | _dataset_facts(dataset),
-        "config": config.to_options(),
+        "dataset": source,
+        "config": options,
+        "batching": {"wanted": config.batching, "used": trainer.batching, "reason": trainer.objection},
         "steps": result.global_step,
         "epochs": trainer.state.epoch,
         "samples": len(trainer.train_samples),
         "seconds": seconds,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "resumed_from_step": int(last.name.split("-")[1]) if last else 0,
+        "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
     }
     with new_folder(out, "run", manifest) as folder:
-        model.save_pretrained(folder / MODEL)
+        if isinstance(model, PeftModel):
+            save_weights(model, folder / ADAPTER)
+            model = model.merge_and_unload()
+        manifest["parameters"] = sum(p.numel() for p in model.parameters())
+        save_weights(model, folder / MODEL)
         tokenizer.save_pretrained(folder / MODEL)
         catalogue.save(folder)
         write_json(folder / PROMPT, prompt.to_dict())
         write_json(folder / LOG, {"log": trainer.state.log_history})
-        (folder / CONFIG).write_text(yaml.safe_dump(config.to_options(), sort_keys=False), encoding="utf-8")
+        (folder / CONFIG).write_text(yaml.safe_dump(options, sort_keys=False), encoding="utf-8")
+        if (checkpoints / "runs").is_dir():
+            shutil.copytree(checkpoints / "runs", folder / "tensorboard")
+    shutil.rmtree(checkpoints)
     return out
+
+
+def _claim_checkpoints(out: Path, identity: dict[str, Any]) -> Path:
+    """Return the hidden folder beside `out` where checkpoints live until the RUN is finished.
+
+    Raises:
+        InputError: it holds the checkpoints of a training with other data or options.
+    """
+    folder = out.with_name(f".{out.name}.checkpoints")
+    mark = folder / "training.json"
+    if last_complete_checkpoint(folder) and mark.is_file():
+        known = read_json(mark)
+        if known != identity:
+            differs = [key for key in identity["config"] if known["config"].get(key) != identity["config"][key]]
+            raise InputError(
+                f"{folder}: holds an interrupted training with other {', '.join(differs) or 'data'}; "
+                "give the same to go on with it, or remove the folder to start anew"
+            )
+        return folder
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    write_json(mark, identity)
+    return folder
 
 
 def assemble(dataset: Dataset, config: CFTConfig) -> tuple[Any, PreTrainedTokenizerBase, Prompt, Catalogue]:

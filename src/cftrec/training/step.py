@@ -27,7 +27,7 @@ class CFTStep(nn.Module):
     accumulation and the optimizer it looks like any module with one loss.
 
     Args:
-        model: a transformers causal language model.
+        model: a transformers causal language model, or a `peft.PeftModel` around one.
         effect_weight: lambda.
         prior_weight: weight of CE(f(x_0), y).
         detach_counterfactual: stop the effect term's gradient through f(x_0).
@@ -42,14 +42,21 @@ class CFTStep(nn.Module):
         """Let the language model compute its activations again in backward (`transformers.Trainer` calls this)."""
         self.model.activation_checkpointing_enable(**options)
 
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: dict[str, Any] | None = None, **options: Any
+    ) -> None:
+        """Do the same under the names that transformers used before."""
+        self.activation_checkpointing_enable(activation_checkpointing_kwargs=gradient_checkpointing_kwargs, **options)
+
     def forward(self, batch: Batch, denominator: Tensor | float | None = None) -> StepLoss:
         """Return the losses of a batch.
 
         Args:
             batch: of `StepCollator`. `factual` and `counterfactual` (absent where lambda and prior weight are 0) are
-                lists of passes; `targets` int64 [N] and `weights` [N] follow the factual passes' `nodes`; `rows`
-                int64 [N] says which of the counterfactual passes' hidden states belongs to each; `choice_offsets`,
-                `choice_tokens` give the catalogue softmax's tokens.
+                lists of passes; `targets` int64 [N], `weights` [N] and `effect_weights` [N] (absent where equal to
+                `weights`) follow the factual passes' `nodes`; `rows` int64 [N] says which of the counterfactual
+                passes' hidden states belongs to each; `choice_offsets`, `choice_tokens` give the catalogue softmax's
+                tokens.
             denominator: D; default sum w of the batch. Give the sum over the whole optimizer step where it has
                 several batches.
         """
@@ -90,7 +97,7 @@ class CFTStep(nn.Module):
 
     def _hidden(self, part: Batch) -> Tensor:
         """Return a pass's wanted hidden states [M, H]."""
-        hidden = forest_hidden(self.model, part["tokens"], part["depth"], part["end"])
+        hidden = forest_hidden(self.model, part["tokens"], part.get("depth"), part.get("end"))
         return hidden.flatten(0, 1)[part["nodes"]]
 
     def _effect(self, part: Batch, leaf: Tensor | None, batch: Batch, own: slice, scale: Tensor | float) -> CFTLoss:
@@ -110,6 +117,7 @@ class CFTStep(nn.Module):
             targets,
             weights,
             effect_weight=self.effect_weight,
+            effect_weights=batch["effect_weights"][own] if "effect_weights" in batch else None,
             bias=head.bias,
             softcap=head.softcap,
             denominator=scale,
@@ -148,6 +156,8 @@ class _Gradients:
 
     def add(self, output: Tensor, leaf: Tensor | None, slope: Tensor | None = None) -> None:
         """Back-propagate `output` into the parameters and `leaf`."""
+        if not output.requires_grad:  # hidden states, where the head alone is trained
+            return
         inputs = self.parameters if leaf is None else [*self.parameters, leaf]
         # Autocast chooses dtypes in the forward pass; backward follows those and must not choose again.
         with torch.autocast(output.device.type, enabled=False):

@@ -1,32 +1,44 @@
 """`transformers.Trainer` for counterfactual fine-tuning: exact sums over a step and over a split."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
 
 from cftrec.data import Dataset
+from cftrec.forest.backbone import choose_batching
 from cftrec.forest.sampler import StepSampler
 from cftrec.text.catalogue import Catalogue
 from cftrec.text.prompt import Prompt
 from cftrec.training.collator import Batch, Samples, StepCollator
 from cftrec.training.config import CFTConfig
+from cftrec.training.lora import load_weights, save_weights
 from cftrec.training.step import CFTStep, StepLoss
+
+_COMPLETE = "complete"
 
 
 class CFTTrainer(Trainer):
     """Trains a causal language model on the samples of a dataset.
 
     Args:
-        model: a transformers causal language model.
+        model: a transformers causal language model, or a `peft.PeftModel` around one.
         args: the config.
         data: the interaction log; its "train" split is learnt, its "validation" split is what `evaluate` measures.
         prompt: x_h and x_0 in the model's tokens.
         catalogue: the items' token sequences.
         callbacks: further transformers callbacks.
+
+    Attributes:
+        batching: "forest" or "padded", what `args.batching` came to for this model.
+        objection: why "auto" had to choose "padded", else "".
+
+    Raises:
+        InputError: the model cannot be run as `args.batching` wants.
     """
 
     def __init__(
@@ -38,6 +50,7 @@ class CFTTrainer(Trainer):
         catalogue: Catalogue,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
+        self.batching, self.objection = choose_batching(model, args.batching)
         self.train_samples = Samples(data, "train", args.window, args.history_stride)
         validation = Samples(data, "validation", args.window, args.history_stride)
         with_prior = args.effect_weight > 0 or args.prior_weight > 0
@@ -49,12 +62,15 @@ class CFTTrainer(Trainer):
                 prompt=prompt,
                 catalogue=catalogue,
                 softmax=args.softmax,
+                weighting=args.weighting,
+                weighted_terms=args.weighted_terms,
                 beta=args.beta,
                 counterfactual=with_prior,
-                row_tokens=args.row_tokens,
+                row_tokens=args.row_tokens if self.batching == "forest" else None,
                 pass_tokens=args.pass_tokens,
             )
 
+        stopping = [] if args.patience is None else [EarlyStoppingCallback(args.patience)]
         self.eval_collator = collator(validation)
         self.totals = torch.zeros(7, dtype=torch.float64)
         self.logged_at = time.perf_counter()
@@ -64,7 +80,7 @@ class CFTTrainer(Trainer):
             train_dataset=self.train_samples,
             eval_dataset=validation,
             data_collator=collator(self.train_samples),
-            callbacks=callbacks,
+            callbacks=[*(callbacks or []), MarkComplete(), *stopping],
         )
         self.remove_callback(PrinterCallback)
         # The loss is normalised over the whole step, so accumulation must not divide it again.
@@ -155,14 +171,29 @@ class CFTTrainer(Trainer):
         return self.accelerator.reduce(sums.to(self.args.device), "sum").cpu() if self.args.world_size > 1 else sums
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """Save the language model alone, as a folder that transformers loads."""
-        self.model.model.save_pretrained(output_dir or self.args.output_dir)
+        """Save the language model alone, as a folder that transformers loads, or its adapters, as one of PEFT."""
+        save_weights(self.model.model, Path(output_dir or self.args.output_dir))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Read back what `_save` wrote."""
-        model = self.model.model
-        saved = type(model).from_pretrained(resume_from_checkpoint, local_files_only=True, dtype=model.dtype)
-        model.load_state_dict(saved.state_dict())
+        """Load what `_save` wrote."""
+        load_weights(self.model.model, Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
+        """Go back to the checkpoint that was best by `metric_for_best_model`."""
         self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+
+class MarkComplete(TrainerCallback):
+    """Marks a checkpoint once it is whole: a process killed while it writes one leaves it without the mark."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write the mark."""
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if state.is_world_process_zero and folder.is_dir():  # `save_total_limit` may have removed it already
+            (folder / _COMPLETE).touch()
+
+
+def last_complete_checkpoint(folder: Path) -> Path | None:
+    """Return the newest whole checkpoint in a folder, or None."""
+    whole = [mark.parent for mark in folder.glob(f"checkpoint-*/{_COMPLETE}")]
+    return max(whole, key=lambda path: int(path.name.split("-")[1]), default=None)
