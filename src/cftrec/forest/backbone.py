@@ -128,7 +128,8 @@ def forest_objection(model: Any) -> str:
     """
     kinds = set(getattr(model.config, "layer_types", None) or []) - {"full_attention", "sliding_attention"}
     if kinds:
-        return f"{type(model).__name__} has layers of kind {', '.join(sorted(kinds))}, which take no ancestor mask"
+        name = type(causal_lm(model)).__name__
+        return f"{name} has layers of kind {', '.join(sorted(kinds))}, which take no ancestor mask"
     return _objection(model, forest=True)
 
 
