@@ -6,13 +6,20 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from cftrec.artefacts import package_versions, write_json
 from cftrec.data import Dataset, PrepareOptions, prepare
+from cftrec.forest.sampler import epoch_order
+from cftrec.text import Catalogue, Prompt
+from cftrec.training import CFTConfig, load_config
+from cftrec.training.collator import Samples, StepCollator
+from cftrec.training.run import assemble, quiet_transformers
 
 RESULTS = Path(__file__).parent / "results"
 GAMES = Path(__file__).parents[2] / "shared" / "data" / "amazon-games"
@@ -20,12 +27,81 @@ LOGS: dict[str, tuple[str, str, str]] = {
     "ml-100k": ("installed", "movielens", "movie"),
     "games": (str(GAMES), "recbole", "video game"),
 }
+"""Source, format and what an item is."""
 
 
-def load_log(name: str) -> tuple[Dataset, str]:
+def load_log(name: str, games: Path = GAMES) -> tuple[Dataset, str]:
     """Return a real log as a dataset, and what its items are."""
     source, form, category = LOGS[name]
-    return prepare(source, form, PrepareOptions()), category
+    return prepare(str(games) if name == "games" else source, form, PrepareOptions()), category
+
+
+def add_setting(options: argparse.ArgumentParser) -> None:
+    """Add the options that say what is trained on what."""
+    options.add_argument("--data", choices=list(LOGS), default="ml-100k")
+    options.add_argument("--games", type=Path, default=GAMES, help="folder of the Amazon Video Games files")
+    options.add_argument("--model", default="nano", help="nano, smollm2 or a local folder")
+    options.add_argument("--prompt", default="plain")
+    options.add_argument("--window", type=int, default=20, help="W, most items seen")
+    options.add_argument("--stride", type=int, default=10, help="s, items by which a window moves")
+    options.add_argument("--sampler", choices=["windows", "users", "random"], default="users")
+    options.add_argument("--samples", type=int, default=64, help="samples of a step")
+    options.add_argument(
+        "--bf16", action="store_true", help="ours: autocast over fp32 weights; the others: bf16 weights"
+    )
+    options.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="further options of cftrec")
+
+
+@dataclass
+class Setting:
+    """A log, a model, and the samples of some steps."""
+
+    data: Dataset
+    config: CFTConfig
+    model: Any
+    tokenizer: Any
+    prompt: Prompt
+    catalogue: Catalogue
+    samples: Samples
+    steps: list[np.ndarray[Any, np.dtype[np.int64]]]
+
+    @classmethod
+    def of(cls, args: argparse.Namespace, steps: int) -> "Setting":
+        """Load what the options of `add_setting` say, and draw the samples of `steps` steps."""
+        quiet_transformers()
+        data, category = load_log(args.data, args.games)
+        options = {"model": args.model, "prompt": args.prompt, "category": category, "sampler": args.sampler}
+        options |= {"window": args.window, "history_stride": args.stride}
+        config = load_config(None, options | dict(text.split("=", 1) for text in args.set))
+        samples = Samples(data, "train", config.window, config.history_stride)
+        order = epoch_order(samples.groups(args.sampler), seed=0, epoch=0)
+        drawn = [order[n * args.samples : (n + 1) * args.samples] for n in range(steps)]
+        return cls(data, config, *assemble(data, config), samples, drawn)
+
+    def collator(self, counterfactual: bool = True, **options: Any) -> StepCollator:
+        """Return what makes batches of samples; `options` go before the config's."""
+        config = self.config
+        chosen = {"softmax": config.softmax, "weighting": config.weighting, "weighted_terms": config.weighted_terms}
+        return StepCollator(
+            self.data,
+            self.samples,
+            self.prompt,
+            self.catalogue,
+            beta=config.beta,
+            counterfactual=counterfactual,
+            row_tokens=config.row_tokens,
+            pass_tokens=config.pass_tokens,
+            **chosen | options,
+        )
+
+    def sequences(self, step: np.ndarray[Any, np.dtype[np.int64]]) -> list[tuple[Any, Any, Any]]:
+        """Return (x_h, x_0, y) of each sample of a step, as token arrays."""
+        found = []
+        for begin, end in zip(self.samples.starts[step], self.samples.positions[step], strict=True):
+            seen = [self.catalogue.sequence(item) for item in self.data.events[begin:end]]
+            shown = self.prompt.factual(seen, self.catalogue.longest)
+            found.append((shown, self.prompt.counterfactual(), self.catalogue.sequence(self.data.events[end])))
+        return found
 
 
 def interleaved(sides: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
@@ -38,6 +114,11 @@ def interleaved(sides: dict[str, Callable[[], Any]], repeats: int) -> dict[str, 
             if turn:
                 seconds[name].append(time.perf_counter() - begin)
     return seconds
+
+
+def plain(args: argparse.Namespace) -> dict[str, Any]:
+    """Return options as what JSON knows; paths of this machine are left out."""
+    return {name: value for name, value in vars(args).items() if not isinstance(value, Path)}
 
 
 def summarise(seconds: dict[str, list[float]], base: str) -> dict[str, Any]:

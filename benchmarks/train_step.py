@@ -3,11 +3,14 @@
 Sides, all on the same samples and the same weights:
 
 - ours: the CFT step of cftrec;
+- ours_catalogue: the same under the catalogue softmax;
 - ours_plain: plain fine-tuning by cftrec (effect_weight 0);
-- published_cft: two padded passes with full logits, micro-batches of 16, as the authors' code does it (positions set right);
+- published_cft: two padded passes with full logits, micro-batches of 16, as the authors' code (positions set right);
 - padded_plain: one padded pass with full logits, micro-batches of 16;
 - unpadded_plain: every sample by itself, logits of the target tokens only.
-"""  # noqa: E501
+
+Nano takes seconds a turn, SmolLM2 about a minute on two cores.
+"""
 
 import contextlib
 import copy
@@ -16,71 +19,36 @@ from typing import Any
 import numpy as np
 import torch
 
-from cftrec.forest.sampler import epoch_order
-from cftrec.training import load_config
-from cftrec.training.collator import Samples, StepCollator
-from cftrec.training.run import assemble, quiet_transformers
 from cftrec.training.step import CFTStep
-from common import interleaved, load_log, parser, report, summarise
+from common import Setting, add_setting, interleaved, parser, plain, report, summarise
 
 MICRO = 16
 
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--data", choices=["ml-100k", "games"], default="ml-100k")
-    options.add_argument("--model", default="nano", help="nano, smollm2 or a local folder")
-    options.add_argument("--prompt", default="plain")
-    options.add_argument("--window", type=int, default=20)
-    options.add_argument("--stride", type=int, default=10)
-    options.add_argument("--sampler", choices=["windows", "users", "random"], default="users")
-    options.add_argument("--samples", type=int, default=64)
-    options.add_argument(
-        "--bf16", action="store_true", help="ours: autocast over fp32 weights; the others: bf16 weights"
-    )
-    options.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="further options of cftrec")
+    add_setting(options)
     args = options.parse_args()
-    quiet_transformers()
-    data, category = load_log(args.data)
-    config = load_config(
-        None,
-        {
-            "model": args.model,
-            "prompt": args.prompt,
-            "category": category,
-            "window": args.window,
-            "history_stride": args.stride,
-            "sampler": args.sampler,
-        }
-        | dict(text.split("=", 1) for text in args.set),
-    )
-    model, _, prompt, catalogue = assemble(data, config)
-    samples = Samples(data, "train", args.window, args.stride)
-    order = epoch_order(samples.groups(args.sampler), seed=0, epoch=0)
-    steps = [order[n * args.samples : (n + 1) * args.samples] for n in range(args.repeats + 1)]
+    setting = Setting.of(args, args.repeats + 1)
+    config, model = setting.config, setting.model
     collators = {
-        counterfactual: StepCollator(
-            data,
-            samples,
-            prompt,
-            catalogue,
-            softmax=config.softmax,
-            beta=config.beta,
-            counterfactual=counterfactual,
-            row_tokens=config.row_tokens,
-            pass_tokens=config.pass_tokens,
+        "ours": setting.collator(),
+        "ours_catalogue": setting.collator(softmax="catalogue"),
+        "ours_plain": setting.collator(counterfactual=False),
+    }
+    ours = {
+        name: Ours(
+            model,
+            [collator(step) for step in setting.steps],
+            config.effect_weight if collator.counterfactual else 0.0,
+            args.bf16,
         )
-        for counterfactual in (True, False)
+        for name, collator in collators.items()
     }
     narrow = copy.deepcopy(model).to(torch.bfloat16) if args.bf16 else model
-    padded = Padded(narrow, [sequences(collators[True], step) for step in steps], config.beta)
-    ours = {
-        flag: Ours(model, [collators[flag](step) for step in steps], config.effect_weight if flag else 0.0, args.bf16)
-        for flag in collators
-    }
+    padded = Padded(narrow, [setting.sequences(step) for step in setting.steps], config.beta)
     sides = {
-        "ours": ours[True].step,
-        "ours_plain": ours[False].step,
+        **{name: side.step for name, side in ours.items()},
         "published_cft": padded.published,
         "padded_plain": padded.plain,
         "unpadded_plain": padded.unpadded,
@@ -91,19 +59,10 @@ def main() -> None:
     padded.turns = dict.fromkeys(padded.turns, 0)
     times = interleaved(sides, args.repeats)
     result = summarise(times, "ours")
-    counts = torch.stack([batch["counts"] for batch in ours[True].batches]).double().mean(0)
-    facts = vars(args) | {"tokens_computed": counts[1].item(), "tokens_naive_cft": counts[2].item(), "losses": losses}
+    counts = torch.stack([batch["counts"] for batch in ours["ours"].batches]).double().mean(0)
+    facts = plain(args) | {"tokens_computed": counts[1].item(), "tokens_naive_cft": counts[2].item(), "losses": losses}
     name = f"train_step-{args.data}-{args.model}-{args.prompt}-w{args.window}s{args.stride}-{args.sampler}"
     report(name + ("-bf16" if args.bf16 else ""), {"options": facts, "sides": result}, args.save)
-
-
-def sequences(collator: StepCollator, step: Any) -> list[tuple[Any, Any, Any]]:
-    """Return (x_h, x_0, y) of each sample of a step as token lists."""
-    items = collator.data.events[collator.samples.positions[step]]
-    x_0 = collator.prompt.counterfactual()
-    return [
-        (collator._prompt(int(s)), x_0, collator.catalogue.sequence(int(i))) for s, i in zip(step, items, strict=True)
-    ]
 
 
 class Ours:

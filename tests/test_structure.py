@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "cftrec"
 FLOW = ["data", "text", "forest", "objective", "training", "decoding", "recommender", "export", "evaluation"]
 FLOW += ["demo", "cli"]
-ANYWHERE = {"artefacts", "errors", "terminal"}
+ANYWHERE = {"artefacts", "errors", "ragged", "terminal"}
 
 
 def room(path: Path) -> str:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from cftrec.forest import build_forest
 from cftrec.forest.build import common_prefixes, pad, sort_rows
+from cftrec.ragged import Ragged
 
 LARGEST = 2**31 - 2
 few_tokens = st.lists(st.integers(0, 2), max_size=6)  # few tokens make duplicates and prefixes of each other
@@ -86,9 +87,8 @@ def test_the_inputs_stay_as_they_were():
 
 @given(st.lists(st.one_of(few_tokens, any_tokens), max_size=8))
 def test_rows_sort_like_tuples_and_share_what_they_share(sequences):
-    arrays = [np.array(s, dtype=np.int64) for s in sequences]
-    lengths = np.array([len(s) for s in sequences], dtype=np.int64)
-    table = pad(arrays, lengths)
+    ragged = Ragged.of(sequences)
+    lengths, table = ragged.lengths, pad(ragged)
     order = sort_rows(table)
     ranked = [tuple(sequences[n]) for n in order]
     assert ranked == sorted(map(tuple, sequences))

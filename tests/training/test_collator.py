@@ -66,7 +66,10 @@ def test_samples_are_the_targets_of_a_split_with_their_windows(dataset, split, w
 def test_under_the_vocabulary_every_token_is_weighted(sequences):
     scored = Scored.of(catalogue_of(sequences), "vocabulary")
     items = np.arange(len(sequences))
-    assert [p.tolist() for p in scored.of_items(scored.places, items)] == [list(range(len(s))) for s in sequences]
+    weighted = scored.of_items(items)
+    assert scored.places[weighted.values].tolist() == [place for s in sequences for place in range(len(s))]
+    assert weighted.lengths.tolist() == [len(s) for s in sequences]
+    assert scored.inputs.tolist() == [len(s) - 1 for s in sequences]
 
 
 @given(token_lists)
@@ -75,12 +78,11 @@ def test_under_the_catalogue_forced_tokens_are_left_out(sequences):
     scored = Scored.of(catalogue, "catalogue")
     order = np.arange(len(sequences))[::-1]
     titles = [tuple(sequence) for sequence in sequences]
-    for item, places, nodes in zip(
-        order, scored.of_items(scored.places, order), scored.of_items(scored.nodes, order), strict=True
-    ):
-        title = titles[item]
+    for item, weighted in zip(order, scored.of_items(order).split(), strict=True):
+        title, places, nodes = titles[item], scored.places[weighted], scored.nodes[weighted]
         choices = [place for place in range(len(title)) if len(continuations(titles, title[:place])) > 1]
         assert places.tolist() == choices
+        assert scored.inputs[item] == max(choices, default=0)
         offsets, tokens = choices_at(catalogue, nodes)
         assert len(offsets) == len(choices) + 1
         for number, place in enumerate(choices):
@@ -142,8 +144,7 @@ def test_a_batch_predicts_the_target_titles(dataset, assembled, preset, softmax)
     together = zip(found, pairs, batch["weights"].tolist(), strict=True)
     assert sorted(together) == sorted(zip(expected, unshown, weights, strict=True))
     distinct = np.unique(dataset.events[collator.samples.positions[numbers]])
-    weighted = [len(places) for places in collator.scored.of_items(collator.scored.places, distinct)]
-    assert len(states) == sum(weighted), "equal targets share one branch"
+    assert len(states) == len(collator.scored.of_items(distinct).values), "equal targets share one branch"
     if softmax == "catalogue":
         offsets, tokens = batch["choice_offsets"], batch["choice_tokens"]
         for n, (_, before) in enumerate(zip(found, pairs, strict=True)):

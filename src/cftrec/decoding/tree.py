@@ -15,6 +15,7 @@ from transformers import DynamicCache
 
 from cftrec.forest.backbone import causal_lm, forest_hidden, logit_scale
 from cftrec.forest.masks import attention_mask
+from cftrec.ragged import Ragged, ranges
 from cftrec.training.collator import make_passes
 
 Ints = NDArray[np.int64]
@@ -152,8 +153,9 @@ class PaddedTree:
 
     def _run(self, sequences: list[NDArray[Any]], sizes: Ints) -> Tensor:
         """Return the hidden states of each sequence's last `sizes` tokens, [sum sizes, H], scaled for the head."""
-        wanted = [np.arange(len(s) - size, len(s)) for s, size in zip(sequences, sizes, strict=True)]
-        passes, order = make_passes(sequences, wanted, None, _PASS_TOKENS)
+        ragged = Ragged.of(sequences)
+        wanted = Ragged(ranges(ragged.lengths - sizes, sizes), sizes)
+        passes, order = make_passes(ragged, wanted, None, _PASS_TOKENS)
         device = self.model.device
         hidden = [
             forest_hidden(self.model, part["tokens"].to(device)).flatten(0, 1)[part["nodes"].to(device)]

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Ints = NDArray[np.int64]
+from cftrec.ragged import Ints, Ragged
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,41 @@ class Forest:
     paths: list[Ints]
 
 
-def build_forest(sequences: Sequence[ArrayLike]) -> Forest:
+class Sorted(NamedTuple):
+    """Sequences in the order of their tokens, a prefix before its extensions; equal ones stay in order.
+
+    Attributes:
+        order: int64 [N], which of the given sequences stands where.
+        table: int64 [N, longest], their tokens, filled up with -1.
+        lengths: int64 [N].
+        shared: int64 [N], how many first tokens each shares with the one before it (the first: none).
+    """
+
+    order: Ints
+    table: Ints
+    lengths: Ints
+    shared: Ints
+
+
+class Grown(NamedTuple):
+    """Forests of sorted sequences, one after another.
+
+    Attributes:
+        tokens: int64 [L], as in `Forest`.
+        depth: int64 [L].
+        end: int64 [L].
+        starts: int64 [N + 1], the number of the first node that each sequence brings in, closed by L.
+        paths: the nodes of each sequence, in sorted order.
+    """
+
+    tokens: Ints
+    depth: Ints
+    end: Ints
+    starts: Ints
+    paths: Ragged
+
+
+def build_forest(sequences: Ragged | Sequence[ArrayLike]) -> Forest:
     """Build the prefix forest of token sequences.
 
     Args:
@@ -38,46 +73,58 @@ def build_forest(sequences: Sequence[ArrayLike]) -> Forest:
     Returns:
         The forest. Its size L is the number of distinct non-empty prefixes; equal sequences share one path.
     """
-    arrays = [np.asarray(sequence, dtype=np.int64).reshape(-1) for sequence in sequences]
-    lengths = np.array([len(array) for array in arrays], dtype=np.int64)
-    table = pad(arrays, lengths)
-    order = sort_rows(table)
-    table, lengths = table[order], lengths[order]
-    shared = common_prefixes(table, lengths)
+    ordered = sort_sequences(sequences)
+    grown = grow(ordered.table, ordered.lengths, ordered.shared)
+    paths: list[Ints] = [np.empty(0, dtype=np.int64)] * len(ordered.order)
+    for sequence, path in zip(ordered.order.tolist(), grown.paths.split(), strict=True):
+        paths[sequence] = path
+    return Forest(tokens=grown.tokens, depth=grown.depth, end=grown.end, paths=paths)
 
+
+def sort_sequences(sequences: Ragged | Sequence[ArrayLike]) -> Sorted:
+    """Sort token sequences and find what neighbours share."""
+    ragged = Ragged.of(sequences)
+    table = pad(ragged)
+    order = sort_rows(table)
+    table, lengths = table[order], ragged.lengths[order]
+    return Sorted(order, table, lengths, common_prefixes(table, lengths))
+
+
+def grow(table: Ints, lengths: Ints, shared: Ints) -> Grown:
+    """Grow the forest of sorted sequences, with the arguments that `Sorted` has.
+
+    Where `shared` is 0 a tree begins that nothing before it is part of, so several forests can be grown at once: the
+    sequences of each sorted, and 0 for its first.
+    """
     count, width = table.shape
-    new = np.arange(width) >= shared[:, None]
-    new &= np.arange(width) < lengths[:, None]
-    sizes = lengths - shared
-    starts = np.concatenate(([0], np.cumsum(sizes)))
+    columns = np.arange(width)
+    used = columns < lengths[:, None]
+    fresh = columns >= shared[:, None]
+    new = fresh & used
+    starts = np.concatenate(([0], np.cumsum(lengths - shared)))
     total = int(starts[-1])
 
     # A node's number where the sequence brings it in; below, each sequence takes over its predecessor's beginning:
     # numbers grow down the table, so the running maximum of a column is the branch that is open there.
     number = np.full((count, width), -1, dtype=np.int64)
     number[new] = np.arange(total)
-    path_table = np.maximum.accumulate(number, axis=0)
+    np.maximum.accumulate(number, axis=0, out=number)
 
     # A node's subtree ends where a later sequence branches off at or above its depth: the first later row whose
     # shared prefix does not hold the node; the running minimum from below finds it for all nodes at once.
-    closes = np.where(np.arange(width) >= shared[:, None], starts[:-1, None], total)
-    closes = np.minimum.accumulate(closes[::-1], axis=0)[::-1]
-    end_table = np.full((count, width), total, dtype=np.int64)
-    end_table[:-1] = closes[1:]
+    closes = np.full((count + 1, width), total, dtype=np.int64)
+    np.copyto(closes[:-1], starts[:-1, None], where=fresh)
+    np.minimum.accumulate(closes[::-1], axis=0, out=closes[::-1])
 
-    paths: list[Ints] = [np.empty(0, dtype=np.int64)] * count
-    for row, sequence in enumerate(order):
-        paths[sequence] = path_table[row, : lengths[row]]
-    depth = np.broadcast_to(np.arange(width), (count, width))[new]
-    return Forest(tokens=table[new], depth=depth, end=end_table[new], paths=paths)
+    depth = np.broadcast_to(columns, (count, width))[new]
+    return Grown(table[new], depth, closes[1:][new], starts, Ragged(number[used], lengths))
 
 
-def pad(arrays: Sequence[Ints], lengths: Ints) -> Ints:
+def pad(sequences: Ragged) -> Ints:
     """Put sequences into one int64 table [N, longest], filled up with -1."""
-    width = int(lengths.max(initial=0))
-    table = np.full((len(arrays), width), -1, dtype=np.int64)
-    if width:
-        table[np.arange(width) < lengths[:, None]] = np.concatenate(arrays)
+    width = int(sequences.lengths.max(initial=0))
+    table = np.full((len(sequences.lengths), width), -1, dtype=np.int64)
+    table[np.arange(width) < sequences.lengths[:, None]] = sequences.values
     return table
 
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from cftrec.forest.build import Forest, Ints, build_forest, common_prefixes, pad, sort_rows
+from cftrec.forest.build import Forest, Sorted, common_prefixes, grow, sort_sequences
+from cftrec.ragged import Ints, Ragged
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Row:
         return len(self.forest.tokens)
 
 
-def cut_rows(sequences: Sequence[ArrayLike], row_tokens: int) -> list[Row]:
+def cut_rows(sequences: Ragged | Sequence[ArrayLike], row_tokens: int) -> list[Row]:
     """Cut sequences into rows of at most `row_tokens` nodes; only a single longer sequence makes a longer row.
 
     Attention is dense within a row, so its cost grows with the row's square; and what two rows share is computed
@@ -40,57 +42,80 @@ def cut_rows(sequences: Sequence[ArrayLike], row_tokens: int) -> list[Row]:
     Returns:
         Rows that together hold every sequence exactly once.
     """
-    arrays = [np.asarray(sequence, dtype=np.int64) for sequence in sequences]
-    lengths = np.array([len(array) for array in arrays], dtype=np.int64)
-    table = pad(arrays, lengths)
-    order = sort_rows(table)
-    shared = common_prefixes(table[order], lengths[order])
-    base = int(shared[1:].min(initial=row_tokens))
-
-    bins: list[list[NDArray[np.int64]]] = []
-    filled: list[int] = []
-    for size, trunk in sorted(_trunks(lengths[order], shared, base, row_tokens), key=lambda pair: -pair[0]):
-        fits = next((index for index, load in enumerate(filled) if load + size - base <= row_tokens), None)
-        if fits is None:
-            bins.append([trunk])
-            filled.append(size)
-        else:
-            bins[fits].append(trunk)
-            filled[fits] += size - base
-    rows = []
-    for trunks in bins:
-        members = order[np.sort(np.concatenate(trunks))]
-        rows.append(Row(members, build_forest([arrays[member] for member in members])))
-    return rows
+    ordered = sort_sequences(sequences)
+    base = int(ordered.shared[1:].min(initial=row_tokens))
+    first, sizes = _trunks(ordered.lengths, ordered.shared, base, row_tokens)
+    row = np.array(_fill(sizes, base, row_tokens)).repeat(np.diff(first, append=len(ordered.order)))
+    return _grow_rows(ordered, row.argsort(kind="stable"), np.bincount(row))
 
 
-def single_rows(sequences: Sequence[ArrayLike]) -> list[Row]:
+def single_rows(sequences: Ragged | Sequence[ArrayLike]) -> list[Row]:
     """Make each sequence a row of its own, for models that cannot share beginnings."""
     rows = []
-    for member, sequence in enumerate(sequences):
-        tokens = np.asarray(sequence, dtype=np.int64)
+    for member, tokens in enumerate(Ragged.of(sequences).split()):
         path = np.arange(len(tokens))
         rows.append(Row(np.array([member]), Forest(tokens, path, np.full_like(path, len(path)), [path])))
     return rows
 
 
-def _trunks(lengths: Ints, shared: Ints, base: int, row_tokens: int) -> list[tuple[int, Ints]]:
+def _trunks(lengths: Ints, shared: Ints, base: int, row_tokens: int) -> tuple[list[int], list[int]]:
     """Split sorted sequences where no more than `base` tokens are shared, or where a trunk would outgrow a row.
 
     Returns:
-        (nodes when computed alone, positions in the sorted order) of each trunk.
+        Each trunk's first sequence, and its nodes when computed alone.
     """
-    trunks: list[tuple[int, Ints]] = []
-    begin, size = 0, int(lengths[0])
-    for position in range(1, len(lengths)):
-        new = int(lengths[position] - shared[position])
-        if shared[position] <= base or (new and size + new > row_tokens):
-            trunks.append((size, np.arange(begin, position)))
-            begin, size = position, int(lengths[position])
+    new = lengths - shared
+    begins = shared <= base
+    begins[0] = True
+    first = np.flatnonzero(begins)
+    sizes = np.add.reduceat(new, first) + shared[first]
+    if sizes.max() <= row_tokens:
+        return first.tolist(), sizes.tolist()
+    starts: list[int] = []
+    totals: list[int] = []
+    for place, (length, fresh, begin) in enumerate(zip(lengths.tolist(), new.tolist(), begins.tolist(), strict=True)):
+        if begin or (fresh and totals[-1] + fresh > row_tokens):
+            starts.append(place)
+            totals.append(length)
         else:
-            size += new
-    trunks.append((size, np.arange(begin, len(lengths))))
-    return trunks
+            totals[-1] += fresh
+    return starts, totals
+
+
+def _fill(sizes: list[int], base: int, row_tokens: int) -> list[int]:
+    """Return each trunk's row: the largest go first, each into the first row that has room."""
+    if sum(sizes) - base * (len(sizes) - 1) <= row_tokens:
+        return [0] * len(sizes)
+    rows = [0] * len(sizes)
+    room: list[int] = []
+    for trunk in sorted(range(len(sizes)), key=sizes.__getitem__, reverse=True):
+        needed = sizes[trunk] - base
+        row = next((row for row, left in enumerate(room) if needed <= left), len(room))
+        if row == len(room):
+            room.append(row_tokens - base)
+        rows[trunk] = row
+        room[row] -= needed
+    return rows
+
+
+def _grow_rows(ordered: Sorted, places: Ints, counts: Ints) -> list[Row]:
+    """Grow the forests of all rows at once: row r holds the next `counts[r]` of `places` in the sorted order."""
+    table, lengths = ordered.table[places], ordered.lengths[places]
+    shared = common_prefixes(table, lengths)
+    first = np.cumsum(counts) - counts
+    shared[first] = 0  # a row shares nothing with what stands before it
+    grown = grow(table, lengths, shared)
+    base = grown.starts[first]
+    sizes = np.diff(grown.starts[[*first, -1]])
+    ends = grown.end - np.repeat(base, sizes)
+    nodes = grown.paths.values - np.repeat(base, np.add.reduceat(lengths, first))
+    tokens, depth, end = (Ragged(values, sizes).split() for values in (grown.tokens, grown.depth, ends))
+    paths = iter(Ragged(nodes, lengths).split())
+    members = Ragged(ordered.order[places], counts).split()
+    return [
+        Row(own, Forest(tokens[row], depth[row], end[row], list(islice(paths, len(own)))))
+        for row, own in enumerate(members)
+    ]
 
 
 def pack_passes(rows: Sequence[Row], pass_tokens: int) -> list[list[Row]]:

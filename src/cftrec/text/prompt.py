@@ -79,8 +79,15 @@ class Prompt:
         """Return x_0, int32 [tokens]."""
         return np.array(self.without_history, dtype=np.int32)
 
-    def _first_fitting(self, items: list[NDArray[np.int32]], budget: int) -> int:
-        """Return the index of the oldest item that still fits with all newer ones; `len(items)` if none does."""
+    def room(self, budget: int) -> int:
+        """Return the most tokens of a history that fits `max_tokens`, a separator after each item counted.
+
+        Args:
+            budget: tokens kept free for the target.
+
+        Raises:
+            InputError: not even the prompt without any item fits.
+        """
         assert self.max_tokens is not None
         frame = max(len(self.prefix) + len(self.suffix), len(self.without_history))
         if frame + budget > self.max_tokens:
@@ -89,10 +96,12 @@ class Prompt:
                 f"and the target up to {budget}; raise it to at least {frame + budget}"
             )
         room = self.max_tokens - budget - len(self.prefix) - len(self.suffix)
-        if self.suffix:
-            room += len(self.separator)  # the newest item has none
+        return room + len(self.separator) if self.suffix else room  # with a suffix, the newest item has none
+
+    def _first_fitting(self, items: list[NDArray[np.int32]], budget: int) -> int:
+        """Return the index of the oldest item that still fits with all newer ones; `len(items)` if none does."""
         sizes = np.array([len(item) + len(self.separator) for item in reversed(items)], dtype=np.int64)
-        return len(items) - int(np.searchsorted(np.cumsum(sizes), room, side="right"))
+        return len(items) - int(np.searchsorted(np.cumsum(sizes), self.room(budget), side="right"))
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `from_dict` reads, made of what JSON knows."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,12 @@ import torch
 from torch.utils.data import Dataset as TorchDataset
 
 from cftrec.data import Dataset
-from cftrec.forest.build import Ints
 from cftrec.forest.rows import Row, cut_rows, pack_passes, single_rows
 from cftrec.objective.weights import gain_weights, token_weights
+from cftrec.ragged import Ints, Ragged, ranges
 from cftrec.text.catalogue import Catalogue
 from cftrec.text.prompt import Prompt
+from cftrec.text.prompt_table import PromptTable
 
 Batch = dict[str, Any]
 
@@ -90,9 +92,16 @@ class Scored:
         kept = np.concatenate(([0], np.cumsum(keep)))
         return cls(kept[catalogue.offsets], places[keep], nodes[keep], trie.paths[keep].astype(np.int64))
 
-    def of_items(self, values: Ints, items: Ints) -> list[Ints]:
-        """Return each item's part of `places`, `nodes` or `reached`."""
-        return [values[self.offsets[item] : self.offsets[item + 1]] for item in items]
+    def of_items(self, items: Ints) -> Ragged:
+        """Return for each item where its weighted tokens stand in `places`, `nodes` and `reached`."""
+        counts = self.offsets[items + 1] - self.offsets[items]
+        return Ragged(ranges(self.offsets[items], counts), counts)
+
+    @cached_property
+    def inputs(self) -> Ints:
+        """How many of each item's tokens are inputs, int64 [I]: those before its last weighted one."""
+        last = self.places[np.maximum(self.offsets[1:] - 1, 0)] if len(self.places) else self.offsets[1:]
+        return np.where(np.diff(self.offsets) > 0, last, 0)
 
 
 @dataclass
@@ -125,88 +134,78 @@ class StepCollator:
     weighting: str = "linear"
     weighted_terms: str = "both"
     scored: Scored = field(init=False)
+    table: PromptTable = field(init=False)
     gains: torch.Tensor | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        """Find the weighted tokens of every item once."""
+        """Find once what does not depend on the step: the weighted tokens of every item, and its parts of prompts."""
         self.scored = Scored.of(self.catalogue, self.softmax)
+        self.table = PromptTable.of(self.prompt, self.catalogue)
         if self.weighting == "information-gain":
             self.gains = gain_weights(self.catalogue.trie, self.catalogue.counts, beta=self.beta)
 
     def __call__(self, numbers: Sequence[int]) -> Batch:
         """Return the nested dict of tensors that `CFTStep.forward` documents."""
         chosen = np.asarray(numbers, dtype=np.int64)
-        items = self.data.events[self.samples.positions[chosen]].astype(np.int64)
-        places = self.scored.of_items(self.scored.places, items)
-        prompts = [self._prompt(int(sample)) for sample in chosen]
-        sequences, predictors = self._with_targets(prompts, items, places)
-        passes, order = make_passes(sequences, predictors, self.row_tokens, self.pass_tokens)
+        positions, starts = self.samples.positions[chosen], self.samples.starts[chosen]
+        items = self.data.events[positions].astype(np.int64)
+        seen = positions - starts
+        histories = Ragged(self.data.events[ranges(starts, seen)], seen)
+        sequences = self.table.factual(histories, items, self.scored.inputs[items])
+        weighted = self.scored.of_items(items)
+        passes, order = self._passes(sequences, items, weighted)
 
-        flat = np.concatenate(places)
-        tokens = self.catalogue.tokens[np.repeat(self.catalogue.offsets[items], [len(p) for p in places]) + flat]
-        weights = self._weights(items)[torch.from_numpy(order)]
+        which = weighted.values[order]
+        tokens = self.catalogue.tokens[
+            np.repeat(self.catalogue.offsets[items], weighted.lengths)[order] + self.scored.places[which]
+        ]
+        weights = self._weights(weighted)[torch.from_numpy(order)]
         alike = torch.ones_like(weights)
         batch: Batch = {
             "factual": passes,
-            "targets": torch.from_numpy(tokens[order].astype(np.int64)),
+            "targets": torch.from_numpy(tokens.astype(np.int64)),
             "weights": alike if self.weighted_terms == "effect" else weights,
         }
         if self.weighted_terms != "both":
             batch["effect_weights"] = alike if self.weighted_terms == "normal" else weights
-        naive = sum(len(sequence) for sequence in sequences)
+        naive = len(sequences.values)
         if self.counterfactual:
             batch["counterfactual"], rows = self._without_history(items)
             batch["rows"] = torch.from_numpy(rows[order])
-            naive += sum(
-                len(self.prompt.without_history) + len(s) - len(p) for s, p in zip(sequences, prompts, strict=True)
-            )
+            naive += len(items) * len(self.prompt.without_history) + int(self.scored.inputs[items].sum())
         if self.softmax == "catalogue":
-            nodes = np.concatenate(self.scored.of_items(self.scored.nodes, items))[order]
+            nodes = self.scored.nodes[which]
             batch["choice_offsets"], batch["choice_tokens"] = choices_at(self.catalogue, nodes)
         computed = sum(part["tokens"].numel() for part in passes + batch.get("counterfactual", []))
         batch["counts"] = torch.tensor([len(chosen), computed, naive])
         return batch
 
-    def _weights(self, items: Ints) -> torch.Tensor:
+    def _weights(self, weighted: Ragged) -> torch.Tensor:
         """Return the weights of the targets' weighted tokens, target after target."""
         if self.gains is not None:
-            return self.gains[torch.from_numpy(np.concatenate(self.scored.of_items(self.scored.reached, items)))]
-        lengths = np.diff(self.scored.offsets)[items]
-        return token_weights(lengths.tolist(), beta=1.0 if self.weighting == "uniform" else self.beta)
-
-    def _prompt(self, sample: int) -> Any:
-        history = self.data.events[self.samples.starts[sample] : self.samples.positions[sample]]
-        # One budget for all targets: samples of a window then drop the same items and go on sharing it.
-        return self.prompt.factual([self.catalogue.sequence(int(seen)) for seen in history], self.catalogue.longest)
-
-    def _with_targets(
-        self, prompts: Sequence[Any], items: Ints, places: Sequence[Ints]
-    ) -> tuple[list[Any], list[Ints]]:
-        """Append to each prompt its target's tokens up to the last weighted one, which itself is no input.
-
-        Returns:
-            the sequences, and for each weighted token the place in its sequence that predicts it.
-        """
-        sequences, predictors = [], []
-        for prompt, item, place in zip(prompts, items, places, strict=True):
-            inputs = self.catalogue.sequence(int(item))[: place[-1] if len(place) else 0]
-            sequences.append(np.concatenate([prompt, inputs]))
-            predictors.append(len(prompt) - 1 + place)
-        return sequences, predictors
+            return self.gains[torch.from_numpy(self.scored.reached[weighted.values])]
+        lengths = torch.from_numpy(weighted.lengths)
+        return token_weights(lengths, beta=1.0 if self.weighting == "uniform" else self.beta)
 
     def _without_history(self, items: Ints) -> tuple[list[Batch], Ints]:
         """Return the passes of x_0, each distinct target once, and each weighted token's row of their hidden states."""
         distinct, which = np.unique(items, return_inverse=True)
-        places = self.scored.of_items(self.scored.places, distinct)
-        sequences, predictors = self._with_targets([self.prompt.counterfactual()] * len(distinct), distinct, places)
-        passes, order = make_passes(sequences, predictors, self.row_tokens, self.pass_tokens)
-        row_of = np.argsort(order)
-        starts = np.cumsum([0, *(len(place) for place in places)])
-        return passes, np.concatenate([row_of[starts[i] : starts[i + 1]] for i in which])
+        weighted = self.scored.of_items(distinct)
+        sequences = self.table.counterfactual(distinct, self.scored.inputs[distinct])
+        passes, order = self._passes(sequences, distinct, weighted)
+        row_of = np.empty_like(order)
+        row_of[order] = np.arange(len(order))
+        return passes, row_of[ranges(weighted.starts[which], weighted.lengths[which])]
+
+    def _passes(self, sequences: Ragged, items: Ints, weighted: Ragged) -> tuple[list[Batch], Ints]:
+        """Lay out prompts with their targets' inputs; a weighted token is predicted by the token before it."""
+        prompts = sequences.lengths - self.scored.inputs[items]
+        places = np.repeat(prompts - 1, weighted.lengths) + self.scored.places[weighted.values]
+        return make_passes(sequences, Ragged(places, weighted.lengths), self.row_tokens, self.pass_tokens)
 
 
 def make_passes(
-    sequences: Sequence[Any], predictors: Sequence[Ints], row_tokens: int | None, pass_tokens: int
+    sequences: Ragged, predictors: Ragged, row_tokens: int | None, pass_tokens: int
 ) -> tuple[list[Batch], Ints]:
     """Lay sequences out as passes of rows.
 
@@ -221,21 +220,26 @@ def make_passes(
         [M], the wanted states in the flattened [R * L]; and the order int64 [sum M] in which all passes together yield
         them, as indices into the concatenated predictors.
     """
-    starts = np.cumsum([0, *(len(place) for place in predictors)])
-    passes, order = [], []
     laid_out = single_rows(sequences) if row_tokens is None else cut_rows(sequences, row_tokens)
-    for rows in pack_passes(laid_out, pass_tokens):
-        width = len(rows[0])
-        nodes = []
-        for number, row in enumerate(rows):
-            for member, path in zip(row.members, row.forest.paths, strict=True):
-                nodes.append(number * width + path[predictors[member]])
-                order.append(np.arange(starts[member], starts[member + 1]))
-        part = _padded(rows, width)
+    packed = pack_passes(laid_out, pass_tokens)
+    rows = [row for part in packed for row in part]
+    members = np.concatenate([row.members for row in rows])
+    paths = Ragged(np.concatenate([path for row in rows for path in row.forest.paths]), sequences.lengths[members])
+    begins = np.repeat(  # of each member's row in its flattened pass
+        [number * len(part[0]) for part in packed for number in range(len(part))], [len(row.members) for row in rows]
+    )
+    wanted = predictors.lengths[members]
+    order = ranges(predictors.starts[members], wanted)
+    nodes = paths.values[np.repeat(paths.starts, wanted) + predictors.values[order]] + np.repeat(begins, wanted)
+    ends = np.cumsum(wanted)[np.cumsum([sum(len(row.members) for row in part) for part in packed]) - 1]
+    parts = np.split(nodes, ends[:-1])
+    passes = []
+    for part, own in zip(packed, parts, strict=True):
+        arrays = _padded(part, len(part[0]))
         if row_tokens is None:  # nothing to tell a causal model
-            part = {"tokens": part["tokens"]}
-        passes.append(part | {"nodes": torch.from_numpy(np.concatenate(nodes))})
-    return passes, np.concatenate(order)
+            arrays = {"tokens": arrays["tokens"]}
+        passes.append(arrays | {"nodes": torch.from_numpy(own)})
+    return passes, order
 
 
 def _padded(rows: Sequence[Row], width: int) -> Batch:
@@ -256,8 +260,7 @@ def _padded(rows: Sequence[Row], width: int) -> Batch:
 def choices_at(catalogue: Catalogue, nodes: Ints) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the tokens that continue some title at each trie node, as offsets int64 [n + 1] and tokens int64."""
     trie = catalogue.trie
-    counts = trie.child_counts[nodes]
+    counts = trie.child_counts[nodes].astype(np.int64)
+    children = trie.children[ranges(trie.child_offsets[nodes], counts)]
     offsets = np.concatenate(([0], np.cumsum(counts)))
-    within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], counts)
-    children = trie.children[np.repeat(trie.child_offsets[nodes], counts) + within]
     return torch.from_numpy(offsets), torch.from_numpy(trie.token[children].astype(np.int64))
