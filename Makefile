@@ -28,4 +28,4 @@ check: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
-	for script in train_step loss_memory; do $(BIN)/python benchmarks/$$script.py --save || exit 1; done
+	for script in train_step loss_memory forest_build; do $(BIN)/python benchmarks/$$script.py --save || exit 1; done
