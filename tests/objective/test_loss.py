@@ -420,3 +420,30 @@ def test_in_bf16_a_small_effect_survives():
         found = cft_loss(factual, counterfactual, head, targets, weights).effect
     assert abs(found.item() - math.log(9)) > 1e-3, "the effect is not nothing"
     assert found.item() == pytest.approx(exact.item(), abs=1e-3)
+
+
+@pytest.mark.parametrize("targets", [[1, 2, -100], [1, 2, 20], [1, 2], [[1, 2, 3]]])
+def test_targets_that_are_none_are_refused(targets):
+    hidden, head = torch.randn(3, 4), torch.randn(20, 4)
+    with pytest.raises(ValueError, match="targets"):
+        cft_loss(hidden, hidden, head, torch.tensor(targets), torch.ones(3))
+    with pytest.raises(ValueError, match="targets"):
+        weighted_cross_entropy(hidden, head, torch.tensor(targets), torch.ones(3))
+
+
+def test_other_arguments_that_do_not_fit_are_refused():
+    hidden, head, targets = torch.randn(3, 4), torch.randn(20, 4), torch.tensor([1, 2, 3])
+    with pytest.raises(ValueError, match="weights"):
+        cft_loss(hidden, hidden, head, targets, torch.ones(1))
+    with pytest.raises(ValueError, match="counterfactual"):
+        cft_loss(hidden, hidden[:1], head, targets, torch.ones(3))
+    with pytest.raises(ValueError, match="chunk_size"):
+        cft_loss(hidden, hidden, head, targets, torch.ones(3), chunk_size=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_targets_of_any_integer_type(dtype):
+    hidden, other, head = torch.randn(3, 4), torch.randn(3, 4), torch.randn(20, 4)
+    targets = torch.tensor([1, 19, 3])
+    expected = cft_loss(hidden, other, head, targets, torch.ones(3))
+    assert cft_loss(hidden, other, head, targets.to(dtype), torch.ones(3)) == expected

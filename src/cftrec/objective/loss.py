@@ -85,8 +85,12 @@ def cft_loss(
 
     Returns:
         The three losses; gradients flow into both hidden states, the head and the bias.
+
+    Raises:
+        ValueError: shapes that do not fit, a target outside 0 to V - 1 (such as the -100 of ignored labels: leave these
+            tokens out), or a `chunk_size` below 1.
     """
-    weights = weights.detach()
+    weights, targets = weights.detach(), _checked(factual, counterfactual, head, targets, weights, chunk_size)
     normal, effect = _Terms.apply(
         factual,
         counterfactual,
@@ -119,7 +123,30 @@ def weighted_cross_entropy(
     choices: Choices | None = None,
 ) -> Tensor:
     """Return sum w CE(f, y), a 0-dim tensor, with the arguments of `cft_loss`; the same blocks and gradients."""
+    targets = _checked(hidden, None, head, targets, weights, chunk_size)
     return _Terms.apply(hidden, None, head, bias, targets, weights, None, softcap, chunk_size, choices, False)[0]
+
+
+def _checked(
+    factual: Tensor,
+    counterfactual: Tensor | None,
+    head: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    chunk_size: int | None,
+) -> Tensor:
+    """Return the targets as int64; a block without a target's column would leave a wrong one unnoticed."""
+    if counterfactual is not None and counterfactual.shape != factual.shape:
+        raise ValueError(f"counterfactual is {tuple(counterfactual.shape)}, where factual is {tuple(factual.shape)}")
+    for name, given in (("targets", targets), ("weights", weights)):
+        if given.shape != factual.shape[:1]:
+            raise ValueError(f"{name} are {tuple(given.shape)}, where factual has {len(factual)} tokens")
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
+    targets = targets.long()
+    if len(targets) and not (int(targets.min()) >= 0 and int(targets.max()) < len(head)):
+        raise ValueError(f"targets must be from 0 to {len(head) - 1}; leave out the tokens that have none")
+    return targets
 
 
 def compute_dtype(tensor: Tensor) -> torch.dtype:
