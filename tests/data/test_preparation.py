@@ -3,6 +3,7 @@
 import tempfile
 import time
 from collections import Counter
+from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -295,7 +296,7 @@ def test_splits_that_cannot_be_made_say_why() -> None:
         prepared(events)
     with pytest.raises(InputError, match="option split: time needs 3 different timestamps, and there are 2"):
         prepared(events, split="time")
-    with pytest.raises(InputError, match="option split: time needs timestamps, and the source has none"):
+    with pytest.raises(InputError, match="option split: time needs timestamps, and none were read"):
         prepared(events, split="time", timed=False)
 
 
@@ -359,3 +360,32 @@ def test_folder_of_sequences_end_to_end(tmp_path: Path) -> None:
     (tmp_path / "x.inter").write_text("user_id:token\titem_id_list:token_seq\titem_id:token\nu\ta b c\td\n")
     dataset = prepare(str(tmp_path), "recbole")
     assert sequences(dataset) == {"u": list("abcd")} and dataset.split.tolist() == [0, 0, 1, 2]
+
+
+@pytest.mark.parametrize("form", ["text", "unit interval", "datetime", "whole and not"])
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_fractions_of_a_second_order_events(tmp_path: Path, form: str, suffix: str) -> None:
+    """Twelve events 50 ms apart, rows shuffled: their order is known, and none is tied."""
+    place = np.random.default_rng(0).permutation(12)
+    times: dict[str, list[object]] = {
+        "text": [f"{1577836800 + 0.05 * n:.2f}" for n in place],
+        "unit interval": [n / 12 for n in place],
+        "datetime": [datetime(2020, 1, 1) + timedelta(milliseconds=50 * int(n)) for n in place],
+        "whole and not": [int(n) if n % 2 else n + 0.5 for n in place],
+    }
+    values = pl.Series("ts", times[form], strict=False)
+    if suffix == ".csv" and form == "datetime":
+        pytest.skip("CSV has no dates of its own: a timestamp there is a number")
+    frame = pl.DataFrame([pl.Series("user_id", ["u"] * 12), pl.Series("item_id", [f"i{n}" for n in place]), values])
+    frame = frame.with_columns(pl.col("item_id").alias("title"))
+    path = tmp_path / f"log{suffix}"
+    frame.write_csv(path) if suffix == ".csv" else frame.write_parquet(path)
+    true = sorted(range(12), key=lambda n: n if form != "whole and not" else (n if n % 2 else n + 0.5))
+    for split in ("leave-one-out", "time"):
+        data = prepare(path, "table", PrepareOptions(timestamp_column="ts", split=split))
+        titles = data.items["title"].to_list()
+        assert [titles[item] for item in data.events] == [f"i{n}" for n in true]
+        (order,) = (step for step in data.manifest["steps"] if step["step"] == "order")
+        assert order["tied_events"] == 0
+        assert data.timestamps is not None
+        assert data.timestamps.dtype == np.int64

@@ -78,10 +78,15 @@ def test_atomic_files_are_not_quoted_and_may_have_any_line_ends(folder: Write) -
 
 
 def test_timestamps_keep_their_unit_and_precision(folder: Write) -> None:
-    times = ["1577836800123", "9007199254740993", "1.5e3", "-7", "12.9", " 8 "]
-    text = "user_id:token\titem_id:token\ttimestamp:float\n" + "".join(f"u\ta\t{time}\n" for time in times)
-    log = read_source(folder({"x.inter": text, "x.item": TITLES}), "recbole", PLAIN)
-    assert log.events["timestamp"].to_list() == [1577836800123, 9007199254740993, 1500, -7, 12, 8]
+    def read(*times: str) -> list[float]:
+        text = "user_id:token\titem_id:token\ttimestamp:float\n" + "".join(f"u\ta\t{time}\n" for time in times)
+        log = read_source(folder({"x.inter": text, "x.item": TITLES}), "recbole", PLAIN)
+        return log.events["timestamp"].to_list()
+
+    whole = read("1577836800123", "9007199254740993", "1.5e3", "-7", " 8 ", "12.0")
+    assert whole == [1577836800123, 9007199254740993, 1500, -7, 8, 12]
+    assert all(isinstance(time, int) for time in whole)
+    assert read("1577836800123", "12.9", "-7") == [1577836800123, 12.9, -7]
 
 
 def test_atomic_rows_without_timestamps_keep_their_order(folder: Write) -> None:
@@ -263,7 +268,7 @@ def test_titles_in_the_log_are_the_first_that_is_not_empty(tmp_path: Path) -> No
     assert log.items.select("item_id", pl.col("title").fill_null("")).rows() == [("a", "First"), ("b", "")]
 
 
-def test_table_takes_dates_and_whole_floats(tmp_path: Path) -> None:
+def test_table_takes_dates_and_floats(tmp_path: Path) -> None:
     frame = pl.DataFrame(
         {
             "user_id": [1.0, 2.0],
@@ -275,9 +280,9 @@ def test_table_takes_dates_and_whole_floats(tmp_path: Path) -> None:
     )
     frame.write_parquet(tmp_path / "log.parquet")
     log = read_source(tmp_path / "log.parquet", "table", SourceOptions(timestamp_column="date"))
-    assert rows(log) == [("1", "3", 86400), ("2", "4", 946684801)]
+    assert rows(log) == [("1", "3", 86400), ("2", "4", 946684801.9)]
     floats = read_source(tmp_path / "log.parquet", "table", SourceOptions(timestamp_column="float"))
-    assert floats.events["timestamp"].to_list() == [1, -1]
+    assert floats.events["timestamp"].to_list() == [1.9, -0.5]
 
 
 def test_table_refusals(tmp_path: Path) -> None:

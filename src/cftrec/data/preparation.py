@@ -22,6 +22,7 @@ _Step = dict[str, Any]
 _Dropped = dict[str, dict[str, int]]  # users, items or events -> why -> how many
 _Bools = npt.NDArray[np.bool_]
 _Ints = npt.NDArray[np.int64]
+_Times = npt.NDArray[np.int64] | npt.NDArray[np.float64]  # whole, or with fractions, which decide the order too
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class _Tables:
     items: pl.DataFrame  # [I] item_id, title, others
     user: _Ints  # [E]
     item: _Ints  # [E]
-    timestamps: _Ints | None  # [E]
+    timestamps: _Times | None  # [E]
 
     def counts(self) -> dict[str, int]:
         return {"users": len(self.users), "items": self.items.height, "events": len(self.user)}
@@ -129,7 +130,7 @@ def prepare(source: str | Path, format: str, options: PrepareOptions | None = No
         offsets=offsets.astype(np.int64),
         events=tables.item.astype(np.int32),
         split=split,
-        timestamps=tables.timestamps,
+        timestamps=None if tables.timestamps is None else np.floor(tables.timestamps).astype(np.int64),
         manifest=manifest,
     )
 
@@ -225,7 +226,7 @@ def _order(tables: _Tables, options: PrepareOptions) -> _Outcome:
     return replace(tables, user=user[order], item=tables.item[order], timestamps=times), {}, notes
 
 
-def _tied(user: _Ints, times: _Ints) -> _Bools:
+def _tied(user: _Ints, times: _Times) -> _Bools:
     """Return which of sorted events share user and timestamp with a neighbour."""
     previous = _repeats_previous(user, times)
     return previous | np.append(previous[1:], False)
@@ -250,7 +251,7 @@ def _seen_before(tables: _Tables) -> _Bools:
     return seen
 
 
-def _repeats_previous(user: _Ints, value: _Ints) -> _Bools:
+def _repeats_previous(user: _Ints, value: _Times) -> _Bools:
     """Return which of sorted events have the user and value of the event before."""
     follows = np.zeros(len(user), bool)
     follows[1:] = (user[1:] == user[:-1]) & (value[1:] == value[:-1])
@@ -311,7 +312,9 @@ def _by_time(tables: _Tables, offsets: _Ints) -> tuple[npt.NDArray[np.uint8], di
     """Return the split by two timestamps, next to 80 and 90 percent of the events, and its rule."""
     times = tables.timestamps
     if times is None:
-        raise InputError("option split: time needs timestamps, and the source has none; use leave-one-out")
+        raise InputError(
+            "option split: time needs timestamps, and none were read; use leave-one-out, or name timestamp_column"
+        )
     ordered = np.sort(times)
     cuts = np.flatnonzero(np.diff(ordered)) + 1  # events before a possible cut
     if len(cuts) < 2:
@@ -319,7 +322,7 @@ def _by_time(tables: _Tables, offsets: _Ints) -> tuple[npt.NDArray[np.uint8], di
     first, second = (int(np.abs(cuts - share * len(times)).argmin()) for share in (0.8, 0.9))
     if first == second:  # one timestamp holds a tenth of the events or more
         first, second = (first - 1, second) if first else (first, second + 1)
-    validation_from, test_from = (int(ordered[cuts[cut]]) for cut in (first, second))
+    validation_from, test_from = (ordered[cuts[cut]].item() for cut in (first, second))
     split = ((times >= validation_from).astype(np.uint8) + (times >= test_from)).astype(np.uint8)
     return split, {"rule": "time", "validation_from_timestamp": validation_from, "test_from_timestamp": test_from}
 

@@ -43,8 +43,8 @@ class Log:
     """A source as read, before any preparation.
 
     Attributes:
-        events: one row an event, in the order of the source: `user` str, `item` str, `timestamp` int64 (in the
-            source's unit, fractions cut off; null in every row of a source that has none).
+        events: one row an event, in the order of the source: `user` str, `item` str, `timestamp` int64, or
+            float64 where one has a fraction (in the source's unit; null in every row of a source that has none).
         items: one row an item, in the order of the source: `item_id` str (unique), `title` str or null, then the
             source's other columns as str. The log may hold items that are not here, and the other way round.
         facts: for the manifest: name, format, files with SHA-256, columns used, rows read and kept with named drops.

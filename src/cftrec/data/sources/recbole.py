@@ -100,7 +100,7 @@ def _rows(logs: list[Sheet], user: str, item: str, time: str | None) -> pl.DataF
         )
         for log in logs
     ]
-    return pl.concat(frames)
+    return pl.concat(frames, how="vertical_relaxed")  # one file's timestamps may be whole, another's not
 
 
 def _sequences(logs: list[Sheet], user: str, history: str, item: str) -> tuple[pl.DataFrame, dict[str, object]]:

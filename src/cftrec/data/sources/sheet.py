@@ -69,20 +69,22 @@ class Sheet:
         return ids
 
     def times(self, name: str, option: str | None = None) -> pl.Series:
-        """Return a column of timestamps as int64, in the unit given; fractions are cut off, dates become seconds.
+        """Return a column of timestamps in the unit given, dates in seconds: int64, or float64 if any has a fraction.
+
+        Nothing is rounded, for the order of events within a second counts.
 
         Raises:
             InputError: no such column, or a value that is no finite number.
         """
         given = self.column(name, option)
         dated = given.dtype in (pl.Date, pl.Datetime)
-        times = given.cast(pl.Datetime("us")).dt.epoch("s") if dated else _whole_numbers(given)
+        times = _numbers(given.cast(pl.Datetime("us")).dt.epoch("us") / 1_000_000 if dated else given)
         bad = times.is_null().arg_true()
         if len(bad):
             value = given[bad[0]]
             raise InputError(
                 f"{self.place(bad[0])}: {quoted(name)} is {quoted(value)}, which is no finite number; "
-                "give every row a whole number (seconds since 1970)"
+                "give every row a number (seconds since 1970)"
             )
         return times
 
@@ -280,8 +282,8 @@ def _first_bad_json(path: Path, content: bytes) -> str:
     return f"{path}: cannot be read as JSON lines; every line must be one object with the same kind of values"
 
 
-def _whole_numbers(values: pl.Series) -> pl.Series:
-    """Return int64, null where a value is no finite number in its range."""
+def _numbers(values: pl.Series) -> pl.Series:
+    """Return int64 where all values are whole, else float64; null for what is no finite number in int64's range."""
     if not (values.dtype.is_numeric() or values.dtype == pl.String):
         values = pl.Series(values.name, [None], dtype=pl.String).new_from_index(0, len(values))
     if values.dtype == pl.String:
@@ -289,7 +291,10 @@ def _whole_numbers(values: pl.Series) -> pl.Series:
     whole = values.cast(pl.Int64, strict=False) if not values.dtype.is_float() else None
     if whole is not None and not whole.has_nulls():
         return whole
-    floats = values.cast(pl.Float64, strict=False).floor()
+    floats = values.cast(pl.Float64, strict=False)
     sound = floats.is_finite() & (floats.abs() < 2.0**63)
-    floored = pl.select(pl.when(sound).then(floats).cast(pl.Int64, strict=False)).to_series()
-    return floored if whole is None else whole.zip_with(whole.is_not_null(), floored)
+    floats = pl.select(pl.when(sound).then(floats)).to_series()
+    if (floats != floats.floor()).any():
+        return floats
+    rounded = floats.cast(pl.Int64, strict=False)
+    return rounded if whole is None else whole.zip_with(whole.is_not_null(), rounded)
