@@ -345,3 +345,69 @@ def test_games(tmp_path, capsys):
 def test_movielens_of_the_wheel(tmp_path, capsys):
     main(["prepare", "installed", "--format", "movielens", "--out", str(tmp_path / "ml")])
     assert "943 users" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["patience=1"], "patience"),
+        (["patience=0", "load_best_model_at_end=true", "eval_strategy=epoch", "save_strategy=epoch"], "patience"),
+        (["metric_for_best_model=foo"], "metric_for_best_model"),
+        (["max_steps=0"], "max_steps"),
+        (["max_steps=-5"], "max_steps"),
+        (["dataloader_num_workers=-1"], "dataloader_num_workers"),
+        (["optim_args=zzz"], "options of transformers"),
+        (["torch_compile=true", "torch_compile_backend=zzz"], "zzz"),
+        (["output_dir=zzz"], "--out"),
+        (["resume_from_checkpoint=zzz"], "resume_from_checkpoint"),
+        (["do_train=true"], "do_train"),
+    ],
+)
+def test_options_that_make_no_training(capsys, dataset, tmp_path, options, named):
+    shown = fails(capsys, "train", str(dataset), "--out", str(tmp_path / "r"), "--set", *TINY.split(), *options)
+    assert named in shown
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_one_stands_in_can_be_the_output(dataset, log, tmp_path, monkeypatch):
+    """An empty folder that must stay where it is: where the user stands, or a mount point."""
+    for name in ("data", "run"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        if name == "data":
+            prepare(log, Path())
+        else:
+            main(["train", str(dataset), "--out", ".", "--set", *TINY.split(), "max_steps=1"])
+        assert (Path.cwd() / "manifest.json").is_file()
+    assert len(Dataset.load(tmp_path / "data").users) == 30
+    assert Recommender.from_pretrained(tmp_path / "run").run_name == "run"
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "run"}
+    assert (tmp_path / "run" / "model" / "model.safetensors").stat().st_mode & 0o044 == 0o044
+
+
+def test_another_datas_evaluation_does_not_replace_a_runs_own(capsys, runs, log, tmp_path):
+    before = (runs[1] / "metrics.json").read_bytes()
+    rows = [(f"u{user}", f"other{item}", item) for user in range(4) for item in range(5)]
+    pl.DataFrame(rows, ["user_id", "item_id", "time"], orient="row").write_csv(tmp_path / "log.csv")
+    pl.DataFrame({"item_id": [f"other{n}" for n in range(5)], "title": TITLES[:5]}).write_csv(tmp_path / "items.csv")
+    prepare(tmp_path, tmp_path / "d")
+    assert "item id" in fails(capsys, "evaluate", str(runs[1]), str(tmp_path / "d"))
+    assert (runs[1] / "metrics.json").read_bytes() == before
+
+
+def test_histories_given_in_parts_are_one(runs, capsys):
+    answers = []
+    for history in (["--history", "Up", "Alien"], ["--history", "Up", "--history", "Alien"]):
+        main(["recommend", str(runs[0]), *history])
+        answers.append(capsys.readouterr().out)
+    assert answers[0] == answers[1]
+    main(["recommend", str(runs[0]), "--history", "Up", "-k", "100000000000"])
+    assert len(capsys.readouterr().out.splitlines()) == 9
+
+
+def test_a_short_training_is_logged_whole(runs):
+    """Four steps, and a line each ten: the last step has one, with the work of all."""
+    lines = json.loads((runs[0] / "log.json").read_text())["log"]
+    (line,) = (line for line in lines if "normal" in line)
+    assert line["step"] == 4
+    assert 0 < line["tokens_computed"] < line["tokens_naive"]

@@ -51,7 +51,7 @@ def run_of(dataset, tmp_path_factory):
         if key not in made:
             small = {"nano_vocab_size": 300, "nano_hidden_size": 16, "nano_layers": 1, "nano_heads": 2, "use_cpu": True}
             small |= {"max_steps": 3, "learning_rate": 0.03, "per_device_train_batch_size": 8, "report_to": "none"}
-            small |= {"decode_softmax": "vocabulary", "category": "movie", "warmup_steps": 0, "output_dir": "unused"}
+            small |= {"decode_softmax": "vocabulary", "category": "movie", "warmup_steps": 0}
             made[key] = train(folder / "dataset", folder / name, CFTConfig(**small | options))
         return made[key]
 

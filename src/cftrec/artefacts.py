@@ -20,6 +20,7 @@ from cftrec.errors import InputError
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+_HASHED_BYTES = 2**30  # a second's work; larger files are checked by size
 _PACKAGES = ("cftrec", "torch", "transformers", "peft", "tokenizers", "polars", "numpy")
 
 
@@ -52,6 +53,7 @@ def new_folder(path: Path, kind: str, manifest: dict[str, Any]) -> Iterator[Path
     Raises:
         InputError: `path` is taken or its parent cannot be written.
     """
+    path = path.resolve()
     refuse_if_taken(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,13 +68,31 @@ def new_folder(path: Path, kind: str, manifest: dict[str, Any]) -> Iterator[Path
         }
         head = {"kind": kind, "format_version": FORMAT_VERSION}
         write_json(staging / MANIFEST, head | manifest | {"packages": package_versions(), "files": checksums})
-        staging.chmod(0o777 & ~_umask())  # mkdtemp makes private folders; this one is a result like any other
-        if path.exists():
-            path.rmdir()
-        staging.rename(path)
+        _publish(staging, path)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
+
+
+def _publish(staging: Path, path: Path) -> None:
+    """Put a finished folder under its name, readable as the process's other files are (mkdtemp's are private)."""
+    mask = _umask()
+    for item in (staging, *staging.rglob("*")):
+        item.chmod((0o777 if item.is_dir() else 0o666) & ~mask)
+    if not path.exists():
+        staging.rename(path)
+        return
+    # An empty folder may be a mount point or where the user stands: it stays, and what makes it count comes last.
+    moved = []
+    try:
+        for item in sorted(staging.iterdir(), key=lambda item: item.name == MANIFEST):
+            moved.append(path / item.name)
+            shutil.move(item, path / item.name)
+    except BaseException:
+        for item in moved:
+            shutil.rmtree(item) if item.is_dir() else item.unlink(missing_ok=True)
+        raise
+    staging.rmdir()
 
 
 def _umask() -> int:
@@ -82,7 +102,7 @@ def _umask() -> int:
 
 
 def read_manifest(path: Path, kind: str) -> dict[str, Any]:
-    """Return the manifest of a folder after checking its kind, version and that its files are whole by size.
+    """Return the manifest of a folder after checking its kind, version, and files: by checksum, above 1 GiB by size.
 
     Raises:
         InputError: not such a folder, made by a later version, or a file is missing or cut.
@@ -90,17 +110,19 @@ def read_manifest(path: Path, kind: str) -> dict[str, Any]:
     maker = {"dataset": "cftrec prepare", "run": "cftrec train"}.get(kind, "cftrec")
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        found = manifest["kind"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found, version, files = manifest["kind"], int(manifest["format_version"]), dict(manifest["files"])
+        expected = [(path / name, facts["bytes"], facts["sha256"]) for name, facts in files.items()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a {kind} folder (no readable {MANIFEST}); make one with `{maker}`") from error
     if found != kind:
         raise InputError(f"{path}: this is a {found} folder, where a {kind} is needed; make one with `{maker}`")
-    if manifest["format_version"] > FORMAT_VERSION:
-        raise InputError(f"{path}: written in format {manifest['format_version']}, newer than this cftrec; update it")
-    for name, facts in manifest["files"].items():
-        file = path / name
-        if not file.is_file() or file.stat().st_size != facts["bytes"]:
+    if version > FORMAT_VERSION:
+        raise InputError(f"{path}: written in format {version}, newer than this cftrec; update it")
+    for file, size, checksum in expected:
+        if not file.is_file() or file.stat().st_size != size:
             raise InputError(f"{file}: missing or cut since it was written; make the {kind} again with `{maker}`")
+        if size <= _HASHED_BYTES and sha256(file) != checksum:
+            raise InputError(f"{file}: changed since it was written; make the {kind} again with `{maker}`")
     return manifest
 
 

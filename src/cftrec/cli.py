@@ -93,6 +93,10 @@ class Evaluate:
         recommender = Recommender.from_pretrained(self.run_folder)
         with progress_bar(f"evaluate {recommender.run_name}") as advance:
             result = evaluate(recommender, dataset, self.split, self.k, self.run_folder, advance)
+        unknown = {name: result.facts[f"unknown_{name}"] for name in ("targets", "history_items")}
+        if any(unknown.values()):
+            counts = " and ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in unknown.items())
+            print(f"cftrec: the RUN does not know {counts}; unknown targets count as misses", file=sys.stderr)
         for name, value in result.metrics.items():
             print(f"{name:8} {value:.4f}")
         print(self.run_folder if self.split == "test" else self.run_folder / self.split)
@@ -121,21 +125,26 @@ class Recommend:
 
     run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
     """RUN folder of `cftrec train`"""
-    history: Annotated[tuple[str, ...], arg(metavar="TITLE ...")]
+    history: Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(metavar="TITLE ...")]
     """titles of the catalogue, oldest first"""
     k: Annotated[int, arg(aliases=["-k"])] = 10
     """items wanted"""
     keep_history: bool = False
     """also recommend what is in the history"""
+    budget: int = 2000
+    """most beginnings of titles looked into before the search ends without being exact"""
 
     def run(self) -> None:
         """Print rank, score, title and item id, separated by tabs."""
         from cftrec.recommender import Recommender
 
         recommender = Recommender.from_pretrained(self.run_folder)
-        (answer,) = recommender.recommend([self.history], self.k, keep_history=self.keep_history)
+        titles = [title for group in self.history for title in group]
+        (answer,) = recommender.recommend([titles], self.k, keep_history=self.keep_history, budget=self.budget)
         for rank, item in enumerate(answer, 1):
             print(f"{rank}\t{item.score:.4f}\t{item.title}\t{item.item_id}")
+        if not all(item.exact for item in answer):
+            print("cftrec: not exact, the budget is spent; raise --budget", file=sys.stderr)
 
 
 @dataclass

@@ -24,11 +24,19 @@ _BATCH = 32  # users searched at once
 
 @dataclass(frozen=True)
 class Recommendation:
-    """One recommended item; `score` is log p(title | history)."""
+    """One recommended item.
+
+    Attributes:
+        item_id: the source's id.
+        title: its title.
+        score: log p(title | history).
+        exact: whether the search proved that the list it stands in is the best one; False once the budget is spent.
+    """
 
     item_id: str
     title: str
     score: float
+    exact: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,20 +104,20 @@ class Recommender:
             histories: for each user the titles, oldest first; none at all asks for what the model expects of anyone.
             k: items wanted; fewer come back only where the catalogue holds no more.
             keep_history: also recommend what is in the history.
-            budget: most beginnings of titles expanded for a user; `search` tells whether that sufficed.
+            budget: most beginnings of titles expanded for a user; `exact` tells whether that sufficed.
 
         Raises:
             InputError: a title is not in the catalogue (the message offers the nearest three), or k < 1.
         """
         indices = [self.catalogue.index_of(titles) for titles in histories]
-        found = self.search(indices, k, keep_history=keep_history, budget=budget)
+        found = self.search(indices, min(k, len(self.catalogue)), keep_history=keep_history, budget=budget)
         return [
             [
-                Recommendation(self.catalogue.item_ids[item], self.catalogue.titles[item], float(score))
+                Recommendation(self.catalogue.item_ids[item], self.catalogue.titles[item], float(score), bool(exact))
                 for item, score in zip(items, scores, strict=True)
                 if item >= 0
             ]
-            for items, scores in zip(found.items, found.scores, strict=True)
+            for items, scores, exact in zip(found.items, found.scores, found.exact, strict=True)
         ]
 
     def search(

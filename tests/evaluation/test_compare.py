@@ -231,7 +231,7 @@ class TestBadInput:
     def test_a_broken_catalogue(self, tmp_path, two):
         file = two[0] / "catalogue.arrow"
         file.write_bytes(b"\0" * file.stat().st_size)
-        self.refused(two, tmp_path / "out", "catalogue.arrow: missing or not readable")
+        self.refused(two, tmp_path / "out", "catalogue.arrow: changed since it was written")
 
     def test_tables_that_do_not_belong_together(self, tmp_path, two):
         table = pl.read_parquet(two[0] / "popular.parquet")

@@ -177,7 +177,9 @@ class _Search:
     def _best(self) -> _Open:
         """Take each user's most likely beginnings out of the open ones, ordered by user."""
         order = np.lexsort((-self.open.score, self.open.row))
-        first = _rank_within(self.open.row[order]) < _WIDTH
+        left = np.minimum(_WIDTH, self.budget - self.expanded)
+        rows = self.open.row[order]
+        first = _rank_within(rows) < left[rows]
         chosen, rest = self.open[order[first]], self.open[order[~first]]
         self.open = rest
         np.add.at(self.expanded, chosen.row, 1)

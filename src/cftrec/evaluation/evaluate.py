@@ -203,6 +203,10 @@ def _cases(recommender: Ranker, dataset: Dataset, split: str) -> _Cases:
     to_run = np.array([known.get(item_id, -1) for item_id in item_ids], dtype=np.int64)
     mapped = [to_run[dataset.history(int(position))] for position in positions]
     target_items = dataset.events[positions]
+    if (to_run[target_items] < 0).all():
+        raise InputError(
+            "the RUN knows none of the dataset's targets by item id; evaluate it on the data it is made for"
+        )
     return _Cases(
         users=dataset.users.gather(dataset.user_of(positions)).cast(pl.String).to_list(),
         target_ids=[item_ids[item] for item in target_items],

@@ -163,6 +163,13 @@ class CFTConfig(TrainingArguments):
             "num_train_epochs": (0 <= self.num_train_epochs < math.inf, "at least 0"),
             "seed": (0 <= self.seed < 2**32, "from 0 to 2**32 - 1"),
             "data_seed": (self.data_seed is None or self.data_seed >= 0, "at least 0"),
+            "max_steps": (self.max_steps == -1 or self.max_steps >= 1, "at least 1, or -1 to go by num_train_epochs"),
+            "dataloader_num_workers": (self.dataloader_num_workers >= 0, "at least 0"),
+            "patience": (self.patience is None or self.patience >= 1, "at least 1 evaluation"),
+            "metric_for_best_model": (
+                self.metric_for_best_model is None or self.metric_for_best_model.removeprefix("eval_") in _MEASURED,
+                f"one of {', '.join('eval_' + name for name in _MEASURED)}",
+            ),
         }
         for name, (holds, wanted) in bounds.items():
             if not holds:
@@ -171,6 +178,10 @@ class CFTConfig(TrainingArguments):
             raise InputError(
                 f"option lora_rank={self.lora_rank}: nano starts from random weights, which adapters cannot make good; "
                 "leave it out, or choose model=smollm2 or a model folder"
+            )
+        if self.patience is not None and not (self.load_best_model_at_end and self.eval_strategy != "no"):
+            raise InputError(
+                f"option patience={self.patience}: needs load_best_model_at_end=true and eval_strategy=steps or epoch"
             )
         for item in dataclasses.fields(self):
             choices = item.metadata.get("choices")
@@ -209,7 +220,14 @@ _SHOWN = frozenset(
     {"seed", "num_train_epochs", "max_steps", "gradient_accumulation_steps", "bf16", "lr_scheduler_type"}
 )
 _LOCAL = frozenset({"output_dir", "run_name", "local_rank", "accelerator_config", "use_cpu", "do_eval"})
+_MEASURED = ("loss", "normal", "effect", "prior")  # what `CFTTrainer.evaluate` gives
 _UNREAD = {
+    "resume_from_checkpoint": None,  # the same command goes on by itself
+    "do_train": False,
+    "do_predict": False,
+    "prediction_loss_only": False,
+    "eval_accumulation_steps": None,
+    "label_names": None,
     "label_smoothing_factor": 0.0,
     "use_liger_kernel": False,
     "neftune_noise_alpha": None,
@@ -237,6 +255,8 @@ def load_config(file: Path | None = None, overrides: Mapping[str, Any] | None = 
                 near = " or ".join(difflib.get_close_matches(str(name), sorted(known), n=3))
                 hint = f"did you mean {near}?" if near else f"options of the method: {', '.join(sorted(_OWN))}"
                 raise InputError(f"{source}: unknown option {name!r}; {hint}")
+            if name == "output_dir":
+                raise InputError(f"{source}: option output_dir: the RUN's folder is given by --out; leave it out")
             values[name] = value
     parser = _Parser(CFTConfig, allow_abbrev=False)
     lists = {name: value for name, value in values.items() if isinstance(value, list) and name in _LISTS}

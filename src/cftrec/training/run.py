@@ -1,11 +1,13 @@
 """From a Dataset folder to a RUN folder: everything a recommender needs, and how it came about."""
 
+import copy
 import shutil
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase, TrainerCallback
@@ -46,7 +48,9 @@ def train(data: Path, out: Path, config: CFTConfig, callbacks: list[TrainerCallb
     Raises:
         InputError: the dataset, the model or an option cannot be used, or `out` is taken.
     """
+    out = out.resolve()  # "." has no name, which a RUN needs
     refuse_if_taken(out)
+    config = copy.copy(config)
     dataset = Dataset.load(data)
     quiet_transformers()
     model, tokenizer, prompt, catalogue = assemble(dataset, config)
@@ -58,7 +62,7 @@ def train(data: Path, out: Path, config: CFTConfig, callbacks: list[TrainerCallb
     last = last_complete_checkpoint(checkpoints)
     begin = time.perf_counter()
     try:
-        trainer = CFTTrainer(model, config, dataset, prompt, catalogue, callbacks)
+        trainer = _make_trainer(model, config, dataset, prompt, catalogue, callbacks)
         if trainer.objection and trainer.is_world_process_zero():
             print(f"cftrec: batches are padded, since {trainer.objection}", file=sys.stderr)
         result = trainer.train(resume_from_checkpoint=str(last) if last else None)
@@ -95,6 +99,21 @@ def train(data: Path, out: Path, config: CFTConfig, callbacks: list[TrainerCallb
             shutil.copytree(checkpoints / "runs", folder / "tensorboard")
     shutil.rmtree(checkpoints)
     return out
+
+
+def _make_trainer(model: Any, config: CFTConfig, *rest: Any) -> CFTTrainer:
+    """Make the trainer; what transformers refuses while it sets itself up is an option's fault, not a bug."""
+    try:
+        if config.torch_compile and config.torch_compile_backend not in torch.compiler.list_backends():
+            raise ValueError(f"torch_compile_backend={config.torch_compile_backend!r} is unknown")
+        trainer = CFTTrainer(model, config, *rest)
+        trainer.get_optimizer_cls_and_kwargs(config)
+    except (ValueError, AssertionError, ImportError, KeyError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"the options of transformers do not make a trainer: {reason}") from error
+    return trainer
 
 
 def _claim_checkpoints(out: Path, identity: dict[str, Any]) -> Path:

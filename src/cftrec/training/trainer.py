@@ -80,7 +80,7 @@ class CFTTrainer(Trainer):
             train_dataset=self.train_samples,
             eval_dataset=validation,
             data_collator=collator(self.train_samples),
-            callbacks=[*(callbacks or []), MarkComplete(), *stopping],
+            callbacks=[*(callbacks or []), LogLast(), MarkComplete(), *stopping],
         )
         self.remove_callback(PrinterCallback)
         # The loss is normalised over the whole step, so accumulation must not divide it again.
@@ -181,6 +181,15 @@ class CFTTrainer(Trainer):
     def _load_best_model(self) -> None:
         """Go back to the checkpoint that was best by `metric_for_best_model`."""
         self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+
+class LogLast(TrainerCallback):
+    """Logs the last step, too, so that no work is left out of the log."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Ask for a line after the last step."""
+        if state.global_step >= state.max_steps:
+            control.should_log = True
 
 
 class MarkComplete(TrainerCallback):

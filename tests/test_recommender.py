@@ -1,0 +1,114 @@
+"""The recommender on a small trained RUN: what it shows the model, what it leaves out, and what it says of itself."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cftrec import CFTConfig, Recommender
+from cftrec.errors import InputError
+from cftrec.training import train
+
+WINDOW = 4
+
+
+@pytest.fixture(scope="module")
+def run(dataset, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recommender")
+    dataset.save(folder / "dataset")
+    options = {"nano_vocab_size": 300, "nano_hidden_size": 16, "nano_layers": 1, "nano_heads": 2}
+    config = CFTConfig(
+        use_cpu=True, max_steps=30, window=WINDOW, history_stride=2, learning_rate=0.02, category="movie", **options
+    )
+    return train(folder / "dataset", folder / "run", config)
+
+
+@pytest.fixture(scope="module")
+def recommender(run):
+    return Recommender.from_pretrained(run)
+
+
+def test_only_the_newest_window_is_shown_and_the_whole_history_left_out(recommender):
+    rng = np.random.default_rng(0)
+    size = len(recommender.catalogue)
+    long = rng.permutation(size)[: size - 3]
+    found = recommender.search([long, long[-WINDOW:]], size)
+    shown = {int(item): score for item, score in zip(found.items[1], found.scores[1], strict=True) if item >= 0}
+    got = [int(item) for item in found.items[0] if item >= 0]
+    assert set(got) == set(range(size)) - set(long.tolist())
+    assert found.scores[0][: len(got)] == pytest.approx([shown[item] for item in got], abs=1e-5)
+
+
+def test_an_empty_history_is_the_counterfactual_prompt(recommender):
+    prompt = replace(recommender.prompt, without_history=(5, 6, 7))
+    other = replace(recommender, prompt=prompt)
+    assert other._shown(np.array([], dtype=int)).tolist() == [5, 6, 7]
+    (answer,) = recommender.recommend([[]], k=3)
+    assert len(answer) == 3
+
+
+def test_prompts_leave_room_for_the_longest_title(recommender):
+    longest = recommender.catalogue.longest
+    items = np.arange(3)
+    whole = len(recommender._shown(items))
+    tight = replace(recommender, prompt=replace(recommender.prompt, max_tokens=whole + longest - 1))
+    exact = replace(recommender, prompt=replace(recommender.prompt, max_tokens=whole + longest))
+    assert len(exact._shown(items)) == whole
+    assert tight._shown(items).tolist() == recommender._shown(items[1:]).tolist()
+
+
+def test_a_kept_item_stays_though_it_is_in_the_history(recommender):
+    history = [np.array([1, 4]), np.array([1, 4])]
+    found = recommender.search(history, len(recommender.catalogue), keep=[4, -1])
+    assert 4 in found.items[0]
+    assert 1 not in found.items[0]
+    assert 4 not in found.items[1]
+
+
+def test_more_users_than_a_batch_come_back_in_their_order(recommender):
+    rng = np.random.default_rng(1)
+    histories = [rng.integers(0, len(recommender.catalogue), rng.integers(0, 7)) for _ in range(75)]
+    together = recommender.search(histories, 3)
+    for row in (0, 31, 32, 74):
+        assert together.items[row].tolist() == recommender.search([histories[row]], 3).items[0].tolist()
+
+
+def test_a_spent_budget_is_said(recommender):
+    vocabulary = replace(recommender, softmax="vocabulary")
+    titles = recommender.catalogue.titles[:2]
+    assert all(item.exact for item in vocabulary.recommend([titles], k=9)[0])
+    assert not any(item.exact for item in vocabulary.recommend([titles], k=9, budget=1)[0])
+    assert vocabulary.search([np.array([0])], 9, budget=1).expanded.tolist() == [1]
+
+
+def test_more_items_than_there_are(recommender):
+    (answer,) = recommender.recommend([recommender.catalogue.titles[:1]], k=10**12)
+    assert 0 < len(answer) < len(recommender.catalogue)
+
+
+def test_bad_input(recommender):
+    with pytest.raises(InputError, match="at least 1"):
+        recommender.recommend([[]], k=0)
+    with pytest.raises(InputError, match="nearest"):
+        recommender.score([["Fargoo"]], ["Fargo"])
+
+
+@pytest.mark.parametrize("name", ["prompt.json", "config.yaml", "catalogue.safetensors", "model/model.safetensors"])
+def test_a_file_changed_at_its_size_is_refused(run, tmp_path, name):
+    shutil.copytree(run, tmp_path / "run")
+    content = bytearray((tmp_path / "run" / name).read_bytes())
+    content[-9] ^= 1
+    (tmp_path / "run" / name).write_bytes(content)
+    with pytest.raises(InputError, match="changed since"):
+        Recommender.from_pretrained(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "manifest", ["{}", '{"kind": "run"}', "[]", '{"kind": "run", "format_version": 1, "files": 3}']
+)
+def test_a_manifest_that_is_none_is_refused(run, tmp_path, manifest):
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "manifest.json").write_text(manifest)
+    with pytest.raises(InputError, match="not a run folder"):
+        Recommender.from_pretrained(tmp_path / "run")
