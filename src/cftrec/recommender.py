@@ -166,8 +166,8 @@ class Recommender:
                 progress(len(batch))
         return _reordered(parts, order, k)
 
-    def score(self, histories: Sequence[Sequence[str]], titles: Sequence[str]) -> NDArray[np.float32]:
-        """Return log p(title | history), float32 [histories, titles], by brute force: the whole model on every pair.
+    def score(self, histories: Sequence[Sequence[str]], titles: Sequence[str]) -> NDArray[np.float64]:
+        """Return log p(title | history), float64 [histories, titles], by brute force: the whole model on every pair.
 
         Raises:
             InputError: a title is not in the catalogue.
@@ -176,12 +176,12 @@ class Recommender:
         shown = [self._shown(self.catalogue.index_of(history)) for history in histories]
         prompts = [prompt for prompt in shown for _ in items]
         log_probs = sequence_log_probs(self.model, prompts, [*items] * len(shown), self.catalogue, self.softmax)
-        scores = np.array([tokens.sum() for tokens in log_probs], dtype=np.float32)
+        scores = np.array([tokens.sum() for tokens in log_probs])
         return scores.reshape(len(shown), len(items))
 
     def target_log_probs(
         self, histories: Sequence[Items], targets: Sequence[int]
-    ) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
+    ) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
         """Return log p of each token of each target over the vocabulary, with the history shown and with none.
 
         Args:
@@ -210,7 +210,7 @@ def _reordered(parts: Sequence[SearchResult], order: NDArray[np.int64], k: int) 
     back = np.argsort(order)
     if not parts:
         empty = np.empty(0, dtype=np.int64)
-        return SearchResult(np.empty((0, k), np.int32), np.empty((0, k), np.float32), empty.astype(bool), empty)
+        return SearchResult(np.empty((0, k), np.int32), np.empty((0, k)), empty.astype(bool), empty)
     fields = (
         np.concatenate([getattr(part, name) for part in parts])[back]
         for name in ("items", "scores", "exact", "expanded")

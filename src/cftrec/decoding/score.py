@@ -19,7 +19,7 @@ def sequence_log_probs(
     items: Sequence[int],
     catalogue: Catalogue,
     softmax: str,
-) -> list[NDArray[np.float32]]:
+) -> list[NDArray[np.float64]]:
     """Return log p of each token of an item's sequence after a prompt: padded batches and full logits, no trie search.
 
     Args:
@@ -30,11 +30,11 @@ def sequence_log_probs(
         softmax: "catalogue" (over the tokens that continue some title; a forced one has log p 0) or "vocabulary".
 
     Returns:
-        n float32 arrays [T].
+        n float64 arrays [T]; logits are the model's own, at least fp32, and are normalised in fp64.
     """
     sequences = [np.concatenate([prompt, catalogue.sequence(i)]) for prompt, i in zip(prompts, items, strict=True)]
     order = np.argsort([len(sequence) for sequence in sequences], kind="stable")
-    results: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(sequences)
+    results: list[NDArray[np.float64]] = [np.empty(0)] * len(sequences)
     longest = max((len(sequence) for sequence in sequences), default=1)
     size = max(1, _LOGIT_BYTES // (4 * model.config.vocab_size * longest))
     for begin in range(0, len(order), size):
@@ -49,7 +49,7 @@ def sequence_log_probs(
         for row, i in enumerate(batch):
             target = catalogue.sequence(items[i])
             first = len(prompts[i]) - 1
-            scores = logits[row, first : first + len(target)].float().cpu()
+            scores = logits[row, first : first + len(target)].double().cpu()
             if softmax == "catalogue":
                 scores = scores + _continuations(catalogue, items[i], scores.shape[1])
             chosen = torch.from_numpy(target.astype(np.int64))[:, None]

@@ -35,13 +35,13 @@ class SearchResult:
 
     Attributes:
         items: int32 [B, k], best first, equal scores by item order; -1 where fewer than k items may be recommended.
-        scores: float32 [B, k], log p(item | prompt); -inf where there is no item.
+        scores: float64 [B, k], log p(item | prompt); -inf where there is no item.
         exact: bool [B], whether the search proved that no other item is better.
         expanded: int64 [B], beginnings expanded.
     """
 
     items: NDArray[np.int32]
-    scores: NDArray[np.float32]
+    scores: Floats
     exact: NDArray[np.bool_]
     expanded: Ints
 
@@ -160,7 +160,7 @@ class _Search:
             if len(self.users):
                 self._expand(self._best())
         items = np.full((len(self.exact), self.k), -1, dtype=np.int32)
-        scores = np.full(items.shape, -np.inf, dtype=np.float32)
+        scores = np.full(items.shape, -np.inf)
         rank = _rank_within(self.found.row)
         items[self.found.row, rank], scores[self.found.row, rank] = self.found.item, self.found.score
         return SearchResult(items, scores, self.exact, self.expanded)
@@ -287,7 +287,7 @@ def _pair_log_probs(hidden: Tensor, row: Ints, token: Ints, head: Head, catalogu
         return np.empty(0)
     columns, column = np.unique(token, return_inverse=True) if catalogue_softmax else (None, token)
     select = slice(None) if columns is None else torch.from_numpy(columns).to(hidden.device)
-    logits = (hidden @ head.weight[select].T).float()
+    logits = (hidden @ head.weight[select].T).to(torch.promote_types(hidden.dtype, torch.float32))
     if head.bias is not None:
         logits += head.bias[select]
     if head.softcap is not None:
