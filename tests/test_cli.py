@@ -411,3 +411,32 @@ def test_a_short_training_is_logged_whole(runs):
     (line,) = (line for line in lines if "normal" in line)
     assert line["step"] == 4
     assert 0 < line["tokens_computed"] < line["tokens_naive"]
+
+
+def test_help_of_train_lists_its_options(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--help"])
+    assert stop.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for part in ("effect_weight", "lambda, the weight of the effect term", "(default: 0.25)", "history_stride"):
+        assert part in shown
+
+
+def test_errors_are_whole_on_a_narrow_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    shown = fails(capsys, "prepare", "x", "--format", "table", "--out", "y", "--bogus")
+    assert "--items-item-column, --join-year" in shown
+
+
+def test_tables_that_hide_a_mistake(capsys, tmp_path):
+    (tmp_path / "twice.csv").write_text("user_id,user_id,item_id,title\na,b,c,d\n")
+    (tmp_path / "short.csv").write_text("user_id,item_id,title\na,b,B\na,c\n")
+    for name, line in (("twice", "two columns are called 'user_id'"), ("short", "row 2 (line 3): 2 fields")):
+        shown = fails(
+            capsys, "prepare", str(tmp_path / f"{name}.csv"), "--format", "table", "--out", str(tmp_path / "d")
+        )
+        assert line in shown
+
+
+def test_a_run_is_not_called_as_the_baseline(capsys, dataset, tmp_path):
+    assert "baseline" in fails(capsys, "train", str(dataset), "--out", str(tmp_path / "popular"))

@@ -9,7 +9,7 @@ import pytest
 from transformers import TrainingArguments
 
 import cftrec
-from cftrec import CFTConfig
+from cftrec.training.config import describe_options
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "cftrec"
@@ -47,11 +47,9 @@ def options_table() -> str:
     """Write docs/options.md's table from the config: the one place where options are described."""
     parents = {item.name for item in dataclasses.fields(TrainingArguments)}
     rows = ["| option | default | meaning |", "| --- | --- | --- |"]
-    for item in dataclasses.fields(CFTConfig):
-        if item.name in CFTConfig.__annotations__:
-            mark = " (transformers)" if item.name in parents else ""
-            meaning = " ".join(item.metadata["help"].split()).replace("|", "\\|")
-            rows.append(f"| `{item.name}`{mark} | `{item.default}` | {meaning} |")
+    for name, default, meaning in describe_options():
+        mark = " (transformers)" if name in parents else ""
+        rows.append(f"| `{name}`{mark} | `{default}` | {meaning.replace('|', chr(92) + '|')} |")
     return "\n".join(rows)
 
 

@@ -4,9 +4,12 @@ import contextlib
 import io
 import os
 import re
+import shutil
 import sys
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,7 +58,7 @@ class Train:
     config: Path | None = None
     """YAML file of options; `--set` goes before it"""
     set: Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(metavar="KEY=VALUE ...")] = ()
-    """options, such as effect_weight=0.2 num_train_epochs=2; docs/options.md lists them with defaults and units"""
+    """options, such as effect_weight=0.2 num_train_epochs=2; listed below with defaults and units"""
 
     def run(self) -> None:
         """Train with a progress bar."""
@@ -179,6 +182,7 @@ class Demo:
         print(demo(self.out))
 
 
+_ABOUT = "Recommend with a language model: from an interaction log to a trained, evaluated recommender."
 _COMMANDS: dict[str, Callable[..., Any]] = {
     "prepare": Prepare,
     "train": Train,
@@ -197,8 +201,12 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         _parse(arguments).run()
+        sys.stdout.flush()
     except InputError as error:
         sys.exit(_fail(str(error), 2))
+    except BrokenPipeError:  # whoever read the output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except OSError as error:
         if error.filename is None:
             raise
@@ -217,26 +225,50 @@ def _fail(message: str, code: int) -> int:
 def _parse(arguments: list[str]) -> Prepare | Train | Evaluate | Compare | Recommend | Export | Demo:
     """Parse with tyro; its boxed errors become one line."""
     messages = io.StringIO()
+    wanted = {"-h", "--help"} & set(arguments)
     try:
-        with contextlib.redirect_stderr(messages):
+        with contextlib.redirect_stderr(messages), contextlib.nullcontext() if wanted else _unwrapped():
             return tyro.extras.subcommand_cli_from_dict(
-                _COMMANDS, prog="cftrec", description=__doc__, args=arguments, config=(OmitArgPrefixes,)
+                _COMMANDS, prog="cftrec", description=_ABOUT, args=arguments, config=(OmitArgPrefixes,)
             )
     except SystemExit as stop:
-        if stop.code in (0, None):
-            raise
-        raise InputError(_one_line(messages.getvalue(), arguments)) from None
+        if stop.code not in (0, None):
+            raise InputError(_one_line(messages.getvalue(), arguments)) from None
+        if arguments[0] == "train":
+            _print_options()
+        raise
+
+
+@contextlib.contextmanager
+def _unwrapped() -> Iterator[None]:
+    """Let tyro write lines of any length, for what it writes is read again."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "10000"
+    try:
+        yield
+    finally:
+        del os.environ["COLUMNS"]
+        if before is not None:
+            os.environ["COLUMNS"] = before
+
+
+def _print_options() -> None:
+    """Print what `--set` and a config file may hold, with defaults and units."""
+    from cftrec.training.config import describe_options
+
+    print("options for --set KEY=VALUE and --config; those of transformers.TrainingArguments work too:")
+    width = shutil.get_terminal_size().columns
+    for name, default, meaning in describe_options():
+        text = f"{meaning} (default: {default})"
+        print(textwrap.fill(f"{name}  {text}", width, initial_indent="  ", subsequent_indent=" " * 10))
 
 
 def _one_line(box: str, arguments: list[str]) -> str:
     """Take the message out of tyro's box, and add the known options where one is unknown."""
-    lines = [line.strip("│╭╰╮╯ ") for line in box.splitlines()[1:]]
-    message = []
-    for line in lines:
-        if line.startswith("──"):
-            break
-        message.append(line)
-    text = " ".join(" ".join(message).split())
+    lines = [line.strip("│╭╰╮╯| ") for line in box.splitlines()[1:]]
+    # Rules of "─", or of "-" where the terminal knows no other, stand around the message.
+    blocks = [list(block) for rule, block in groupby(lines, lambda line: not line.strip("─-+")) if not rule]
+    text = " ".join(" ".join(blocks[0] if blocks else lines).split())
     command = arguments[0] if arguments and arguments[0] in _COMMANDS else ""
     if text.startswith("Unrecognized"):
         known = sorted(_options(command)) if command else list(_COMMANDS)
@@ -247,7 +279,7 @@ def _one_line(box: str, arguments: list[str]) -> str:
 def _options(command: str) -> set[str]:
     """Return the options that a command's help lists."""
     shown = io.StringIO()
-    with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
+    with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit), _unwrapped():
         tyro.extras.subcommand_cli_from_dict(
             _COMMANDS, prog="cftrec", args=[command, "--help"], config=(OmitArgPrefixes,)
         )

@@ -92,8 +92,8 @@ class Prompt:
         frame = max(len(self.prefix) + len(self.suffix), len(self.without_history))
         if frame + budget > self.max_tokens:
             raise InputError(
-                f"max_tokens {self.max_tokens} is too small: the prompt without any history has {frame} tokens "
-                f"and the target up to {budget}; raise it to at least {frame + budget}"
+                f"{self.max_tokens} tokens (max_tokens, or the model's positions) are too few: the prompt without any "
+                f"history has {frame} and the target up to {budget}; at least {frame + budget} are needed"
             )
         room = self.max_tokens - budget - len(self.prefix) - len(self.suffix)
         return room + len(self.separator) if self.suffix else room  # with a suffix, the newest item has none

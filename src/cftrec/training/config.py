@@ -237,6 +237,12 @@ _UNREAD = {
 }
 
 
+def describe_options() -> list[tuple[str, Any, str]]:
+    """Return name, default and meaning of every option that is not plainly transformers' own."""
+    own = (item for item in dataclasses.fields(CFTConfig) if item.name in _OWN)
+    return [(item.name, item.default, " ".join(item.metadata["help"].split())) for item in own]
+
+
 def load_config(file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> CFTConfig:
     """Make a config from a YAML file and overrides, each value checked against its option's type.
 

@@ -50,6 +50,8 @@ def train(data: Path, out: Path, config: CFTConfig, callbacks: list[TrainerCallb
     """
     out = out.resolve()  # "." has no name, which a RUN needs
     refuse_if_taken(out)
+    if out.name == "popular":
+        raise InputError(f"{out}: 'popular' is the popularity baseline's name in comparisons; name another folder")
     config = copy.copy(config)
     dataset = Dataset.load(data)
     quiet_transformers()

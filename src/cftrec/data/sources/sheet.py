@@ -131,6 +131,8 @@ def read_text(
         if frame.width != width:
             raise InputError(f"{path}: {frame.width} fields a row, where {width} are due ({listed(columns)})")
         frame = frame.rename(dict(zip(frame.columns, columns, strict=True)))
+    if len(separator) == 1:
+        _check_fields(path, content, separator, frame, columns, quotes)
     frame = frame.with_row_index("\0row").filter(pl.any_horizontal(pl.exclude("\0row") != ""))
     first_line = None if quotes else 1 + (columns is None)
     return Sheet(path, frame.drop("\0row"), frame.get_column("\0row"), first_line, facts)
@@ -246,8 +248,23 @@ def _split_lines(path: Path, lines: pl.Series, separator: str, width: int) -> pl
     return pl.DataFrame(columns)
 
 
+def _check_fields(
+    path: Path, content: bytes, separator: str, frame: pl.DataFrame, columns: Sequence[str] | None, quotes: bool
+) -> None:
+    """Refuse what polars mends in silence: two columns of one name, and rows that end early."""
+    if columns is None:
+        names = next(csv.reader([content.split(b"\n", 1)[0].decode("utf-8")], delimiter=separator), [])
+        twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
+        if twice is not None:
+            raise InputError(f"{path}: two columns are called {quoted(twice)}; rename or remove one")
+    if frame.width > 1 and (frame.to_series(frame.width - 1) == "").any():
+        reason = _reason(path, content, separator, columns, quotes)
+        if "fields, where" in reason:
+            raise InputError(reason)
+
+
 def _reason(path: Path, content: bytes, separator: str, columns: Sequence[str] | None, quotes: bool) -> str:
-    """Say in one line why a text file has no even rows: the first row that has more fields than the header."""
+    """Say in one line why a text file has no even rows: the first row that has not the header's fields."""
     lines = io.StringIO(content.decode("utf-8"), newline="")
     reader = csv.reader(
         lines, delimiter=separator[0], quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE, strict=True
@@ -255,7 +272,7 @@ def _reason(path: Path, content: bytes, separator: str, columns: Sequence[str] |
     try:
         width = len(columns) if columns else len(next(reader))
         for row, entry in enumerate(reader, start=1):
-            if len(entry) > width:
+            if entry and len(entry) != width:
                 return f"{path}, row {row} (line {reader.line_num}): {len(entry)} fields, where {width} are due"
     except csv.Error as error:
         return f"{path}, line {reader.line_num}: cannot be read as separated fields ({error})"
