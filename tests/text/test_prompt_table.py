@@ -52,5 +52,5 @@ def test_prompts_at_once_are_those_one_by_one(case):
 
 def test_a_bound_that_nothing_fits_is_refused():
     catalogue = Catalogue.build(["a"], ["t"], [[1, 2, 3, 7]])
-    with pytest.raises(InputError, match="5 tokens .*too few"):
+    with pytest.raises(InputError, match=r"5 tokens .*too few"):
         PromptTable.of(Prompt((9, 9), (), (7,), (7,), (8,), max_tokens=5), catalogue)
