@@ -52,7 +52,9 @@ def page(results: list[Result]) -> str:
     for name, (title, section) in SECTIONS.items():
         body = section(of[name]) if of[name] else ["No results yet."]
         sections.append("\n\n".join([f"## {title}", *body]) + "\n")
-    return "\n".join([*sections, "\n\n".join(["## Machines", table(*machines(results))]) + "\n"])
+    if results:
+        sections.append("\n\n".join(["## Machines", table(*machines(results))]) + "\n")
+    return "\n".join(sections)
 
 
 def steps(results: list[Result]) -> list[str]:
