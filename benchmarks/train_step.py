@@ -35,7 +35,7 @@ def main() -> None:
     collators = {
         "ours": setting.collator(),
         "ours_catalogue": setting.collator(softmax="catalogue"),
-        "ours_plain": setting.collator(counterfactual=False),
+        "ours_plain": setting.collator(counterfactual=False, weighting="uniform"),
     }
     ours = {
         name: Ours(

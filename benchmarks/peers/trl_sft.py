@@ -50,14 +50,18 @@ def main() -> None:
             kind: min((name for name in choice if name.startswith(kind)), key=lambda name: choice[name]["seconds"])
             for kind in ("trl_padded", "trl_packed")
         }
+        collators = {
+            "ours": setting.collator(),
+            "ours_plain": setting.collator(counterfactual=False, weighting="uniform"),
+        }
         ours = {
             name: Ours(
                 setting.model,
-                [setting.collator(flag)(step) for step in setting.steps],
-                setting.config.effect_weight if flag else 0.0,
+                [collator(step) for step in setting.steps],
+                setting.config.effect_weight if collator.counterfactual else 0.0,
                 args.bf16,
             )
-            for name, flag in (("ours", True), ("ours_plain", False))
+            for name, collator in collators.items()
         }
         sides = {name: side.step for name, side in ours.items()} | {
             kind: peers[name].step for kind, name in best.items()
