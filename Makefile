@@ -27,5 +27,16 @@ check: $(READY)
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
 
+# Results go to benchmarks/results/ and into docs/performance.md; about an hour on two cores, the first line a minute.
+STEP := $(BIN)/python benchmarks/train_step.py --save
+SMOLLM2 := --model smollm2 --bf16 --repeats 3
+
 bench: $(READY)
-	for script in train_step loss_memory forest_build; do $(BIN)/python benchmarks/$$script.py --save || exit 1; done
+	$(STEP)
+	$(BIN)/python benchmarks/forest_build.py --save
+	$(BIN)/python benchmarks/loss_memory.py --save
+	$(STEP) $(SMOLLM2)
+	if test -d ../shared/data/amazon-games; then \
+		$(STEP) $(SMOLLM2) --data games && \
+		$(STEP) $(SMOLLM2) --data games --prompt alpaca --window 10 --stride 1; fi
+	$(BIN)/python benchmarks/page.py

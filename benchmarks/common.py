@@ -105,14 +105,13 @@ class Setting:
 
 
 def interleaved(sides: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Time the sides in turn, A B C A B C ..., after one turn that does not count; seconds of each call."""
+    """Time the sides in turn, A B C A B C ...; seconds of each call. Call every side once before, to warm it up."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for turn in range(repeats + 1):
+    for _ in range(repeats):
         for name, call in sides.items():
             begin = time.perf_counter()
             call()
-            if turn:
-                seconds[name].append(time.perf_counter() - begin)
+            seconds[name].append(time.perf_counter() - begin)
     return seconds
 
 

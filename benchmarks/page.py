@@ -1,0 +1,222 @@
+"""Write docs/performance.md from the results under benchmarks/results/, whichever there are."""
+
+import argparse
+import json
+import textwrap
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "performance.md"
+DATA = {"ml-100k": "ML-100K", "games": "Games"}
+MODELS = {"nano": "nano", "smollm2": "SmolLM2-135M"}
+SAMPLERS = {"users": "whole users", "windows": "whole windows", "random": "random samples"}
+SIDES = {
+    "ours": "cftrec, CFT",
+    "ours_catalogue": "cftrec, CFT under the catalogue softmax",
+    "ours_plain": "cftrec, plain fine-tuning",
+    "published_cft": "published CFT: two padded passes, full logits",
+    "padded_plain": "plain fine-tuning, padded, full logits",
+    "unpadded_plain": "plain fine-tuning, a sample at a time, target logits only",
+    "trl_padded": "TRL SFTTrainer, padded",
+    "trl_packed": "TRL SFTTrainer, packed",
+}
+INTRODUCTION = """# Performance
+
+Made by `benchmarks/page.py` from the JSON under `benchmarks/results/`; nothing here is typed by hand. `make bench`
+measures again (TRL by `benchmarks/peers/README.md`). The sides of a table took turns in one process; times are medians,
+and ratios are medians over the turns of one side's time over the other's in the same turn.
+"""
+
+Result = dict[str, Any]
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    PAGE.write_text(page(load()), encoding="utf-8")
+    print(f"wrote {PAGE.relative_to(ROOT)}")
+
+
+def load() -> list[Result]:
+    """Return the results that benchmarks have kept, by name."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
+    return [result for result in found if "benchmark" in result]
+
+
+def page(results: list[Result]) -> str:
+    """Return the page; a section without results says so."""
+    of = {name: [r for r in results if r["benchmark"].startswith(name)] for name in SECTIONS}
+    sections = [INTRODUCTION]
+    for name, (title, section) in SECTIONS.items():
+        body = section(of[name]) if of[name] else ["No results yet."]
+        sections.append("\n\n".join([f"## {title}", *body]) + "\n")
+    if results:
+        sections.append("\n\n".join(["## Machines", table(*machines(results))]) + "\n")
+    return "\n".join(sections)
+
+
+def steps(results: list[Result]) -> list[str]:
+    """Write the sides of every setting: forward and backward of a step."""
+    text = [
+        prose(
+            "Forward and backward of one optimizer step, no optimizer. Where it says bf16, ours computes in bf16 over "
+            "fp32 weights and the others have bf16 weights; micro-batches of the padded sides are 16 samples. Tokens "
+            "computed are a step's, of both branches and with padding; the naive count is that of two unpadded passes."
+        )
+    ]
+    for result in results:
+        options = result["options"]
+        facts = f"{options['tokens_computed']:,.0f} tokens computed a step, {options['tokens_naive_cft']:,.0f} naively"
+        rows = [
+            (
+                SIDES.get(side, side),
+                seconds(times["median_s"]),
+                f"{seconds(times['min_s'])} to {seconds(times['max_s'])}",
+                f"{options['samples'] / times['median_s']:.1f}",
+                f"{times['over_ours']:.2f}",
+            )
+            for side, times in result["sides"].items()
+        ]
+        text += [f"### {setting(options)}", f"{facts}; {options['repeats']} turns."]
+        text.append(table(("side", "median", "range", "samples/s", "time over ours"), rows))
+    return text
+
+
+def peers(results: list[Result]) -> list[str]:
+    """Write the same for the peers, and what they were set to."""
+    text = [
+        prose(
+            "Plain fine-tuning by TRL on the same samples and model, each kind at the fastest of the sizes tried. On a "
+            "CPU it scores every token, on a GPU the targets' alone."
+        )
+    ]
+    for result in results:
+        chosen = ", ".join(f"`{name}`" for name in result["options"]["chosen"].values())
+        first, *rest = steps([result])[1:]
+        text += [first, f"TRL {result['options']['trl']}, chosen: {chosen}.", *rest]
+    return text
+
+
+def memory(results: list[Result]) -> list[str]:
+    """Write the loss's extra memory."""
+    text = []
+    for result in results:
+        options = result["options"]
+        rows = [
+            (
+                f"{found['vocabulary']:,}",
+                found["meaning"],
+                *(f"{found['peak_mib'][side]:,.0f} MiB{grown(found, side)}" for side in ("ours", "full_logits")),
+                f"{found['ours_over_full_logits']:.3f}",
+                f"{found['time_over_full_logits']:.2f}",
+            )
+            for found in (*result["precisions"].values(), *result["vocabularies"].values())
+        ]
+        head = ("vocabulary", "precision", "ours", "full logits", "memory ratio", "time over full logits")
+        text += [
+            prose(
+                f"Peak beyond the inputs and the head's own gradient: {options['tokens']:,} target tokens, width "
+                f"{options['hidden']:,}, {options['device']}. In brackets: growth of a fresh process's resident set."
+            ),
+            table(head, rows),
+        ]
+    return text
+
+
+def grown(found: Result, side: str) -> str:
+    """Return the resident growth in brackets, where it was measured."""
+    value = found.get("resident_growth_mib", {}).get(side)
+    return "" if value is None else f" ({value:,.0f})"
+
+
+def forests(results: list[Result]) -> list[str]:
+    """Write how fast steps are laid out."""
+    text = []
+    for result in results:
+        rows = [
+            (
+                setting(result["options"] | found | {"bf16": found["step"]["precision"] != "fp32"}),
+                f"{found['collate']['tokens_put_in']:,.0f}",
+                f"{found['tokens_computed']:,.0f}",
+                seconds(found["collate"]["median_s"]),
+                f"{found['collate']['tokens_per_s'] / 1e6:.1f}",
+                f"{found['build_forest']['tokens_per_s'] / 1e6:.1f}",
+                f"{100 * found['collate_over_step']:.2f} %",
+            )
+            for found in result["settings"]
+        ]
+        head = (
+            "setting",
+            "tokens put in",
+            "computed",
+            "collate",
+            "collate, M tokens/s",
+            "forest, M tokens/s",
+            "of a step",
+        )
+        text += [
+            prose(
+                "Making a step's samples into tensors, on one thread: prompts, forests, rows of both branches. Tokens "
+                "put in are those of the naive computation; `forest` is `build_forest` alone."
+            ),
+            table(head, rows),
+        ]
+    return text
+
+
+def machines(results: list[Result]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return what each result was measured on and with."""
+    packages = ("cftrec", "torch", "transformers", "numpy")
+    rows = [
+        (
+            f"`{result['benchmark']}`",
+            f"{result['machine']['cpu']}, {result['machine']['threads']} threads",
+            result["machine"]["python"],
+            *(result["packages"][name] for name in packages),
+        )
+        for result in results
+    ]
+    return ("result", "machine", "Python", *packages), rows
+
+
+def setting(options: Result) -> str:
+    """Say what was trained on what."""
+    parts = [
+        MODELS.get(options["model"], options["model"]),
+        DATA.get(options["data"], options["data"]),
+        f"preset {options['prompt']}",
+        f"W {options['window']} s {options['stride']}",
+        SAMPLERS[options["sampler"]],
+        f"{options['samples']} samples a step",
+        "bf16" if options["bf16"] else "fp32",
+    ]
+    return ", ".join([*parts, *(f"`{text}`" for text in options["set"])])
+
+
+def prose(text: str) -> str:
+    """Wrap a paragraph as the other pages are."""
+    return textwrap.fill(text, 120, break_long_words=False)
+
+
+def seconds(value: float) -> str:
+    """Write a time with three digits."""
+    return f"{value:.3g} s" if value >= 1 else f"{1000 * value:.3g} ms"
+
+
+def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """Write a Markdown table."""
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+SECTIONS = {
+    "train_step": ("A training step", steps),
+    "trl_sft": ("Against TRL", peers),
+    "loss_memory": ("Memory of the loss", memory),
+    "forest_build": ("Laying out a step", forests),
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""docs/performance.md is what benchmarks/page.py makes of the committed results."""
+
+import importlib.util
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SPEC = importlib.util.spec_from_file_location("page", ROOT / "benchmarks" / "page.py")
+page = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(page)
+
+PACKAGES = {"cftrec": "1", "torch": "2", "transformers": "3", "numpy": "4"}
+STEP = {
+    "benchmark": "train_step-x",
+    "machine": {"cpu": "C", "threads": 2, "python": "3.11"},
+    "packages": PACKAGES,
+    "options": {
+        "model": "nano",
+        "data": "games",
+        "prompt": "alpaca",
+        "window": 10,
+        "stride": 1,
+        "sampler": "users",
+        "samples": 64,
+        "bf16": True,
+        "set": ["softmax=catalogue"],
+        "tokens_computed": 4000.0,
+        "tokens_naive_cft": 30000.0,
+        "repeats": 3,
+    },
+    "sides": {"ours": {"median_s": 0.25, "min_s": 0.2, "max_s": 2.0, "over_ours": 1.0}},
+}
+
+
+def test_the_page_is_made_of_the_committed_results():
+    assert page.PAGE.read_text(encoding="utf-8") == page.page(page.load()), "run python benchmarks/page.py"
+
+
+def test_a_page_of_some_results():
+    made = page.page([STEP])
+    assert "### nano, Games, preset alpaca, W 10 s 1, whole users, 64 samples a step, bf16, `softmax=catalogue`" in made
+    assert "4,000 tokens computed a step, 30,000 naively; 3 turns." in made
+    assert "| cftrec, CFT | 250 ms | 200 ms to 2 s | 256.0 | 1.00 |" in made
+    assert made.count("No results yet.") == 3
+    assert "| `train_step-x` | C, 2 threads | 3.11 | 1 | 2 | 3 | 4 |" in made
