@@ -15,6 +15,7 @@ to three minutes.
 
 import contextlib
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -114,49 +115,54 @@ class Padded:
         return logits[:, :-1], labels[:, 1:], weights[:, 1:]
 
     def published(self) -> float:
-        total, step = 0.0, self._next("published")
-        for begin in range(0, len(step), MICRO):
-            part = step[begin : begin + MICRO]
+        return self._sum_up(self._published(self._next("published")))
+
+    def plain(self) -> float:
+        return self._sum_up(self._plain(self._next("plain")))
+
+    def unpadded(self) -> float:
+        return self._sum_up(self._unpadded(self._next("unpadded")))
+
+    def _sum_up(self, losses: Iterator[torch.Tensor]) -> float:
+        """Run backward for each part of the step's loss before the next one is computed."""
+        total = 0.0
+        for loss in losses:
+            loss.backward()
+            total += loss.item()
+        self.model.zero_grad()
+        return total
+
+    def _published(self, step: list[tuple[Any, Any, Any]]) -> Iterator[torch.Tensor]:
+        for part in _micro_batches(step):
             targets = [y for _, _, y in part]
             shown, labels, weights = self._micro([h for h, _, _ in part], targets)
             # As in the authors' code, x_0 is padded to the width of x_h, so that the logits can be subtracted.
             unshown, _, _ = self._micro([x for _, x, _ in part], targets, shown.shape[1] + 1)
             normal = self._sum(shown, labels, weights)
             effect = self._sum(shown - unshown, labels, weights)
-            loss = (normal + 0.1 * effect) / weights.sum() * len(part) / len(step)
-            loss.backward()
-            total += loss.item()
-        self.model.zero_grad()
-        return total
+            yield (normal + 0.1 * effect) / weights.sum() * len(part) / len(step)
 
-    def plain(self) -> float:
-        total, step = 0.0, self._next("plain")
-        for begin in range(0, len(step), MICRO):
-            part = step[begin : begin + MICRO]
+    def _plain(self, step: list[tuple[Any, Any, Any]]) -> Iterator[torch.Tensor]:
+        for part in _micro_batches(step):
             shown, labels, _ = self._micro([h for h, _, _ in part], [y for _, _, y in part])
             loss = torch.nn.functional.cross_entropy(shown.float().flatten(0, 1), labels.flatten())
-            loss = loss * len(part) / len(step)
-            loss.backward()
-            total += loss.item()
-        self.model.zero_grad()
-        return total
+            yield loss * len(part) / len(step)
 
-    def unpadded(self) -> float:
-        total, step = 0.0, self._next("unpadded")
+    def _unpadded(self, step: list[tuple[Any, Any, Any]]) -> Iterator[torch.Tensor]:
         count = sum(len(y) for _, _, y in step)
         for prompt, _, y in step:
             tokens = torch.from_numpy(np.concatenate([prompt, y[:-1]]).astype(np.int64))[None]
             logits = self.model(input_ids=tokens, use_cache=False, logits_to_keep=len(y)).logits[0]
             labels = torch.from_numpy(y.astype(np.int64))
-            loss = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum") / count
-            loss.backward()
-            total += loss.item()
-        self.model.zero_grad()
-        return total
+            yield torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum") / count
 
     def _sum(self, logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         ce = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="none")
         return (ce * weights.flatten()).sum()
+
+
+def _micro_batches(step: list[Any]) -> list[list[Any]]:
+    return [step[begin : begin + MICRO] for begin in range(0, len(step), MICRO)]
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
 """The main job in one call: MovieLens-100K to two fine-tuned recommenders, compared with popularity in a report."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
-from cftrec.artefacts import refuse_if_taken, write_json
+from cftrec.artefacts import read_json, refuse_if_taken, write_json
 from cftrec.data import Dataset, PrepareOptions, prepare
 from cftrec.errors import InputError
 from cftrec.evaluation import compare, evaluate
@@ -51,7 +50,7 @@ def demo(out: Path) -> Path:
         compare([out / name for name in MODELS], comparison)
     for name in ("summary.json", "report.html"):
         shutil.copyfile(comparison / name, out / name)
-    print(json.loads((out / "summary.json").read_text(encoding="utf-8"))["headline"])
+    print(read_json(out / "summary.json")["headline"])
     return out / "report.html"
 
 
@@ -63,5 +62,5 @@ def _claim(out: Path) -> None:
         refuse_if_taken(out)
         out.mkdir(parents=True, exist_ok=True)
         write_json(mark, settings)
-    elif json.loads(mark.read_text(encoding="utf-8")) != settings:
+    elif read_json(mark) != settings:
         raise InputError(f"{out}: holds a demo of another version of cftrec; name another folder or remove it first")

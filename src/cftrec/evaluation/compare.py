@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,12 +63,22 @@ def _models(runs: Sequence[EvaluatedRun]) -> list[Model]:
     return [Model(POPULAR, as_ranks(popular["rank"]), popular["items"].to_list(), None), *models]
 
 
+class _Measured(NamedTuple):
+    """Per-target metric values of each model, the user of each target, and how users are drawn again."""
+
+    models: Sequence[Model]
+    values: Sequence[dict[str, NDArray[np.float64]]]
+    users: NDArray[np.int64]
+    draws: int
+    seed: int
+
+
 def _summarise(runs: Sequence[EvaluatedRun], models: Sequence[Model], draws: int, seed: int) -> dict[str, Any]:
     first = runs[0]
     users = user_codes(first.ranks["user"].to_numpy())
     values = [per_target(model.ranks) for model in models]
-    rows = _rows(models, values, users, draws, seed)
-    tests = _tests(models, values, users, draws, seed)
+    measured = _Measured(models, values, users, draws, seed)
+    rows, tests = _rows(measured), _tests(measured)
     facts = {key: first.evaluation.get(key) for key in ("split", "k", "dataset", "catalogue_items")}
     return {
         "headline": verdict(rows, tests),
@@ -85,13 +95,8 @@ def _summarise(runs: Sequence[EvaluatedRun], models: Sequence[Model], draws: int
     }
 
 
-def _rows(
-    models: Sequence[Model],
-    values: Sequence[dict[str, NDArray[np.float64]]],
-    users: NDArray[np.int64],
-    draws: int,
-    seed: int,
-) -> list[dict[str, Any]]:
+def _rows(measured: _Measured) -> list[dict[str, Any]]:
+    models, values, users, draws, seed = measured
     rows = []
     for model, metrics in zip(models, values, strict=True):
         matrix = np.stack([metrics[name] for name in METRICS], axis=1)
@@ -103,14 +108,9 @@ def _rows(
     return rows
 
 
-def _tests(
-    models: Sequence[Model],
-    values: Sequence[dict[str, NDArray[np.float64]]],
-    users: NDArray[np.int64],
-    draws: int,
-    seed: int,
-) -> list[dict[str, Any]]:
+def _tests(measured: _Measured) -> list[dict[str, Any]]:
     """Test every pair; the later row is `a`, so a positive difference speaks for it."""
+    models, values, users, draws, seed = measured
     pairs = [(later, earlier) for earlier, later in combinations(range(len(models)), 2)]
     if not pairs:
         return []
