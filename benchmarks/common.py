@@ -15,11 +15,14 @@ import torch
 
 from cftrec.artefacts import package_versions, write_json
 from cftrec.data import Dataset, PrepareOptions, prepare
+from cftrec.forest.backbone import choose_batching
+from cftrec.forest.passes import Layout
 from cftrec.forest.sampler import epoch_order
 from cftrec.text import Catalogue, Prompt
 from cftrec.training import CFTConfig, load_config
 from cftrec.training.collator import Samples, StepCollator
 from cftrec.training.run import assemble, quiet_transformers
+from cftrec.training.trainer import layout_of
 
 RESULTS = Path(__file__).parent / "results"
 GAMES = Path(__file__).parents[2] / "shared" / "data" / "amazon-games"
@@ -64,6 +67,7 @@ class Setting:
     catalogue: Catalogue
     samples: Samples
     steps: list[np.ndarray[Any, np.dtype[np.int64]]]
+    layout: Layout
 
     @classmethod
     def of(cls, args: argparse.Namespace, steps: int) -> "Setting":
@@ -76,7 +80,10 @@ class Setting:
         samples = Samples(data, "train", config.window, config.history_stride)
         order = epoch_order(samples.groups(args.sampler), seed=0, epoch=0)
         drawn = [order[n * args.samples : (n + 1) * args.samples] for n in range(steps)]
-        return cls(data, config, *assemble(data, config), samples, drawn)
+        model, *rest = assemble(data, config)
+        choose_batching(model, "forest")
+        config.bf16 = args.bf16
+        return cls(data, config, model, *rest, samples, drawn, layout_of(model, config, forest=True))
 
     def collator(self, counterfactual: bool = True, **options: Any) -> StepCollator:
         """Return what makes batches of samples; `options` go before the config's."""
@@ -89,8 +96,7 @@ class Setting:
             self.catalogue,
             beta=config.beta,
             counterfactual=counterfactual,
-            row_tokens=config.row_tokens,
-            pass_tokens=config.pass_tokens,
+            layout=self.layout,
             **chosen | options,
         )
 

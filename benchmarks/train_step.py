@@ -47,7 +47,8 @@ def main() -> None:
         )
         for name, collator in collators.items()
     }
-    narrow = copy.deepcopy(model).to(torch.bfloat16) if args.bf16 else model
+    narrow = copy.deepcopy(model).to(torch.bfloat16 if args.bf16 else torch.float32)
+    narrow.set_attn_implementation("sdpa")
     padded = Padded(narrow, [setting.sequences(step) for step in setting.steps], config.beta)
     sides = {
         **{name: side.step for name, side in ours.items()},

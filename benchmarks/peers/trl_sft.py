@@ -38,7 +38,8 @@ def main() -> None:
     args = options.parse_args()
     disable_progress_bar()
     setting = Setting.of(args, args.repeats + 1)
-    narrow = copy.deepcopy(setting.model).to(torch.bfloat16) if args.bf16 else copy.deepcopy(setting.model)
+    narrow = copy.deepcopy(setting.model).to(torch.bfloat16 if args.bf16 else torch.float32)
+    narrow.set_attn_implementation("sdpa")
     rows = [dataset(setting.sequences(step)) for step in setting.steps]
     longest = max(len(ids) for step in rows for ids in step["input_ids"])
     with TemporaryDirectory() as folder:

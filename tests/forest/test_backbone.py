@@ -7,7 +7,8 @@ from peft import LoraConfig, get_peft_model
 
 from cftrec.errors import InputError
 from cftrec.forest import build_forest
-from cftrec.forest.backbone import check_forest, choose_batching, forest_hidden, head_of
+from cftrec.forest.backbone import choose_batching, forest_hidden, head_of
+from cftrec.forest.rows import cut_blocks
 from small_shapes import HYBRIDS
 
 GEMMA = {"query_pre_attn_scalar": 8}
@@ -36,20 +37,26 @@ def branching() -> list[np.ndarray]:
     return [np.concatenate([trunk[:cut], rng.integers(1, 97, tail)]) for cut, tail in LENGTHS]
 
 
+def hidden_of(model, forest, call: int = 0):
+    """The hidden states [L, H] of a forest, with attention in blocks of 32 nodes or so."""
+    arrays = (forest.depth, forest.end, cut_blocks(forest.depth, call))
+    return forest_hidden(model, torch.from_numpy(forest.tokens)[None], *map(torch.from_numpy, arrays))[0]
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_a_forest_gives_what_each_sequence_gives_alone(tiny_model, name):
     kind, options = MODELS[name]
     model = tiny_model(kind, **options).eval()
-    check_forest(model)
+    choose_batching(model, "forest")
     sequences = branching()
     forest = build_forest(sequences)
-    rows = [torch.from_numpy(array)[None] for array in (forest.tokens, forest.depth, forest.end)]
     head = head_of(model)
     with torch.no_grad():
-        hidden = forest_hidden(model, *rows)[0]
+        hidden = hidden_of(model, forest)
         logits = torch.nn.functional.linear(hidden, head.weight, head.bias)
         if head.softcap is not None:
             logits = head.softcap * torch.tanh(logits / head.softcap)
+        model.set_attn_implementation("eager" if "eager" in name or kind == "gemma2" else "sdpa")
         for sequence, path in zip(sequences, forest.paths, strict=True):
             alone = model(input_ids=torch.from_numpy(sequence)[None], use_cache=False).logits[0]
             assert (logits[path] - alone).abs().max() <= 5e-6 * alone.abs().max()
@@ -63,16 +70,15 @@ def test_a_model_with_adapters_on_a_forest(tiny_model, kind, target):
     """Also one that a user has made with PEFT; a trained head is W + scaling * B A."""
     model = get_peft_model(tiny_model(kind), LoraConfig(r=2, target_modules=target, init_lora_weights=False)).eval()
     frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
-    check_forest(model)
+    choose_batching(model, "forest")
     assert frozen == [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
     sequence = branching()[0]
     forest = build_forest([sequence])
-    rows = [torch.from_numpy(array)[None] for array in (forest.tokens, forest.depth, forest.end)]
     with torch.no_grad():
-        logits = torch.nn.functional.linear(forest_hidden(model, *rows)[0], head_of(model).weight)
+        logits = torch.nn.functional.linear(hidden_of(model, forest), head_of(model).weight)
         alone = model(input_ids=torch.from_numpy(sequence)[None], use_cache=False).logits[0]
         with model.disable_adapter():
-            plain = torch.nn.functional.linear(forest_hidden(model, *rows)[0], head_of(model).weight)
+            plain = torch.nn.functional.linear(hidden_of(model, forest), head_of(model).weight)
     assert (logits - alone).abs().max() <= 5e-6 * alone.abs().max()
     assert (plain - alone).abs().max() > 1e-2 * alone.abs().max()
     assert head_of(model).weight.requires_grad is (target[-1] == "lm_head")
@@ -89,26 +95,7 @@ def test_a_model_with_adapters_on_a_forest(tiny_model, kind, target):
 def test_a_head_that_is_no_longer_one_weight_is_refused(tiny_model, options):
     model = get_peft_model(tiny_model("llama"), LoraConfig(r=2, **options))
     with pytest.raises(InputError, match="the head has an adapter"):
-        check_forest(model)
-
-
-def test_rows_of_a_pass_do_not_see_each_other_nor_padding(tiny_model):
-    model = tiny_model("llama").eval()
-    one, other = build_forest([[5, 6, 7], [5, 8]]), build_forest([[9, 1]])
-    tokens, depth, end = (torch.zeros(2, 4, dtype=torch.int64) for _ in range(3))
-    end[:] = torch.arange(1, 5)
-    for row, forest in enumerate((one, other)):
-        for table, name in ((tokens, "tokens"), (depth, "depth"), (end, "end")):
-            values = torch.from_numpy(getattr(forest, name))
-            table[row, : len(values)] = values
-    with torch.no_grad():
-        hidden = forest_hidden(model, tokens, depth, end)
-        for row, forest in enumerate((one, other)):
-            alone = forest_hidden(
-                model, *(torch.from_numpy(a)[None] for a in (forest.tokens, forest.depth, forest.end))
-            )
-            torch.testing.assert_close(hidden[row, : len(forest.tokens)], alone[0])
-    assert hidden.isfinite().all()
+        choose_batching(model, "forest")
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -116,7 +103,7 @@ def test_the_probe_leaves_the_model_as_it_was(tiny_model, training):
     model = tiny_model("qwen2").train(training)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.get_rng_state()
-    check_forest(model)
+    choose_batching(model, "forest")
     assert model.training is training
     assert all(parameter.grad is None for parameter in model.parameters())
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
@@ -124,8 +111,8 @@ def test_the_probe_leaves_the_model_as_it_was(tiny_model, training):
 
 
 def test_the_probe_works_in_bf16_and_with_dropout(tiny_model):
-    check_forest(tiny_model("llama").bfloat16())
-    check_forest(tiny_model("gpt2", resid_pdrop=0.5, embd_pdrop=0.5, attn_pdrop=0.5).train())
+    choose_batching(tiny_model("llama").bfloat16(), "forest")
+    choose_batching(tiny_model("gpt2", resid_pdrop=0.5, embd_pdrop=0.5, attn_pdrop=0.5).train(), "forest")
 
 
 REFUSED = pytest.mark.parametrize(
@@ -147,7 +134,7 @@ REFUSED = pytest.mark.parametrize(
 def test_models_that_compute_something_else_on_a_forest_are_refused(tiny_model, kind, options):
     model = tiny_model(kind, **options)
     with pytest.raises(InputError, match="choose another model") as error:
-        check_forest(model)
+        choose_batching(model, "forest")
     assert "\n" not in str(error.value)
     assert type(model).__name__ in str(error.value)
 

@@ -1,4 +1,4 @@
-"""Masks against loops: ancestors, windows counted in depth, and the form each attention wants."""
+"""Masks against loops: windows counted in depth, and the form each attention wants."""
 
 from types import SimpleNamespace
 
@@ -9,35 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cftrec.forest import build_forest
-from cftrec.forest.masks import ancestor_mask, attention_mask
+from cftrec.forest.masks import attention_mask
 
 sequence_lists = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=7), min_size=1, max_size=8)
+
+
+def ancestor_mask(end):
+    """Who may attend to whom: j <= i < end[j]."""
+    index = torch.arange(end.shape[1])
+    return (index[None, :] <= index[:, None]) & (index[:, None] < end[:, None, :])
 
 
 def tensors(sequences):
     forest = build_forest(sequences)
     depth, end = (torch.from_numpy(array)[None] for array in (forest.depth, forest.end))
     return forest, depth, end
-
-
-@given(sequence_lists)
-def test_a_node_attends_to_its_path_and_nothing_else(sequences):
-    forest, _, end = tensors(sequences)
-    mask = ancestor_mask(end)
-    assert mask.shape == (1, len(forest.tokens), len(forest.tokens))
-    assert mask.dtype == torch.bool
-    expected = np.zeros(mask.shape[1:], dtype=bool)
-    for path in forest.paths:
-        for place, node in enumerate(path):
-            expected[node, path[: place + 1]] = True
-    np.testing.assert_array_equal(mask[0].numpy(), expected)
-
-
-def test_padding_attends_to_itself_alone():
-    end = torch.tensor([[2, 2, 3, 4], [4, 4, 4, 4]])
-    mask = ancestor_mask(end)
-    assert mask[0].int().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
-    assert torch.equal(mask[1], torch.ones(4, 4).tril().bool())
 
 
 def config(attention: str, **options):

@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cftrec.forest import build_forest, cut_rows, pack_passes, single_rows
+from cftrec.forest import build_forest
+from cftrec.forest.rows import cut_blocks, cut_rows, pack_passes, single_rows
 
 sequence_lists = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=9), min_size=1, max_size=14)
 
@@ -90,3 +91,30 @@ def test_single_rows_share_nothing(sequences):
         for name in ("tokens", "depth", "end"):
             assert getattr(row.forest, name).tolist() == getattr(alone, name).tolist()
         assert row.forest.paths[0].tolist() == alone.paths[0].tolist()
+
+
+def cost_of(depth, cuts, call):
+    sizes = np.diff(cuts)
+    return int((call + sizes * (depth[cuts[:-1]] + sizes)).sum())
+
+
+@given(st.integers(0, 10_000), st.sampled_from([0, 1, 300, 5_000, 10**6]))
+@settings(max_examples=60)
+def test_blocks_are_cut_where_attention_costs_least(seed, call):
+    """Against all ways to choose some of the places; with 32 nodes to a place there are few in a small forest."""
+    depth = build_forest(trunks(seed)).depth
+    cuts = cut_blocks(depth, call)
+    assert cuts[0] == 0
+    assert cuts[-1] == len(depth)
+    assert (np.diff(cuts) > 0).all()
+    windows = [depth[begin : begin + 32] for begin in range(32, len(depth), 32)]
+    places = [32 * (n + 1) + int(window.argmin()) for n, window in enumerate(windows)]
+    assert set(cuts[1:-1].tolist()) <= set(places)
+    chosen = [[p for n, p in enumerate(places) if pick >> n & 1] for pick in range(2 ** len(places))]
+    assert cost_of(depth, cuts, call) == min(cost_of(depth, np.array([0, *c, len(depth)]), call) for c in chosen)
+
+
+def test_a_dear_call_makes_one_block_and_a_cheap_one_many():
+    depth = np.arange(400)
+    assert cut_blocks(depth, 10**6).tolist() == [0, 400]
+    assert len(cut_blocks(depth, 0)) == 14

@@ -14,4 +14,5 @@ SMALL: dict[str, Any] = {
     "history_stride": 2,
     "warmup_steps": 0,
     "save_strategy": "no",
+    "attention_call": 500,  # small forests in several blocks, and nothing measured
 }

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from step_oracle import continuations, history
 
+from cftrec.forest.passes import Layout
 from cftrec.objective import token_weights
 from cftrec.text import Catalogue
 from cftrec.training.collator import Samples, Scored, StepCollator, choices_at, window_starts
@@ -100,8 +101,7 @@ def collator_of(dataset, prompt, catalogue, **options):
             "softmax": "vocabulary",
             "beta": 0.25,
             "counterfactual": True,
-            "row_tokens": 300,
-            "pass_tokens": 600,
+            "layout": Layout(forest=True, pass_tokens=600, attention_call=500),
         }
         | options
     )
@@ -113,7 +113,8 @@ def sequences_at(passes):
         width = part["tokens"].shape[1]
         for node in part["nodes"].tolist():
             row, i = divmod(node, width)
-            tokens, depth, end = (part[name][row] for name in ("tokens", "depth", "end"))
+            assert row == 0
+            tokens, depth, end = part["tokens"][0], part["depth"], part["end"]
             ancestors = [j for j in range(i + 1) if i < end[j]]
             assert depth[ancestors].tolist() == list(range(len(ancestors)))
             yield tuple(tokens[ancestors].tolist())
@@ -168,7 +169,7 @@ def test_the_targets_decode_to_their_titles(dataset, small_config):
 @pytest.mark.parametrize("counterfactual", [True, False])
 def test_counts_of_the_work(dataset, assembled, counterfactual):
     prompt, catalogue = assembled(prompt="plain")
-    collator = collator_of(dataset, prompt, catalogue, counterfactual=counterfactual, row_tokens=60)
+    collator = collator_of(dataset, prompt, catalogue, counterfactual=counterfactual)
     numbers = list(range(10))
     batch = collator(numbers)
     assert ("counterfactual" in batch) == ("rows" in batch) == counterfactual
@@ -186,9 +187,7 @@ def test_counts_of_the_work(dataset, assembled, counterfactual):
 
 def test_the_dtypes_and_the_bounds_of_a_batch(dataset, assembled):
     prompt, catalogue = assembled(prompt="plain")
-    batch = collator_of(dataset, prompt, catalogue, softmax="catalogue", row_tokens=60, pass_tokens=130)(
-        list(range(20))
-    )
+    batch = collator_of(dataset, prompt, catalogue, softmax="catalogue", layout=Layout(True, 130, 500))(list(range(20)))
     for part in batch["factual"] + batch["counterfactual"]:
         assert {name: value.dtype for name, value in part.items()} == dict.fromkeys(part, torch.int64)
         rows, width = part["tokens"].shape

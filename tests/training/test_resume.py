@@ -6,8 +6,9 @@ import pytest
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
+from cftrec.artefacts import read_manifest
 from cftrec.errors import InputError
-from cftrec.training import train
+from cftrec.training import train, trainer
 from cftrec.training.trainer import last_complete_checkpoint
 
 
@@ -61,6 +62,16 @@ def test_a_checkpoint_cut_while_written_is_passed_over(run, tmp_path):
     (newest / "optimizer.pt").write_bytes(b"half")
     got = weights(run("cut"))
     assert all((got[name] == expected[name]).all() for name in expected)
+
+
+def test_what_was_measured_is_not_measured_again(run, tmp_path, monkeypatch):
+    """Another measurement would cut other blocks, which round otherwise."""
+    monkeypatch.setattr(trainer, "attention_call", lambda *_: 300)
+    with pytest.raises(InterruptedError):
+        run("cut", 5, attention_call=None)
+    monkeypatch.setattr(trainer, "attention_call", lambda *_: 10**6)
+    layout = read_manifest(run("cut", attention_call=None), "run")["layout"]
+    assert layout == {"forest": True, "pass_tokens": 2048, "attention_call": 300}
 
 
 def test_other_options_do_not_go_on(run):

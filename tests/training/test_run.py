@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cftrec.artefacts import read_manifest
 from cftrec.errors import InputError
-from cftrec.forest.backbone import check_forest
+from cftrec.forest.backbone import choose_batching
 from cftrec.recommender import Recommender
 from cftrec.text import Catalogue, Prompt
 from cftrec.training import CFTTrainer, load_config, train
@@ -158,7 +158,7 @@ def test_a_folder_of_another_kind_trains(dataset, small_config, model_folder):
         model=str(model_folder("mistral", sliding_window=8)), max_steps=1, per_device_train_batch_size=8
     )
     model, _, prompt, catalogue = assemble(dataset, config)
-    check_forest(model)
+    choose_batching(model, "forest")
     before = model.state_dict()["lm_head.weight"].clone()
     CFTTrainer(model, config, dataset, prompt, catalogue).train()
     assert not torch.equal(before, model.state_dict()["lm_head.weight"])

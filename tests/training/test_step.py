@@ -8,6 +8,8 @@ import pytest
 import torch
 from step_oracle import naive_gradients, naive_step, naive_weights, relative_error
 
+from cftrec.forest.backbone import choose_batching
+from cftrec.forest.passes import Layout
 from cftrec.training import collator as collator_module
 from cftrec.training.collator import Samples, StepCollator
 from cftrec.training.lora import add_lora
@@ -15,6 +17,7 @@ from cftrec.training.step import CFTStep
 from small_shapes import HYBRIDS
 
 WINDOW, STRIDE = 5, 2
+CALL = 500  # pairs that a call of attention costs: small forests in several blocks
 GEMMA = {"query_pre_attn_scalar": 8, "sliding_window": 9, "final_logit_softcapping": 2.0}
 GEMMA3 = {"query_pre_attn_scalar": 8, "sliding_window": 9, "sliding_window_pattern": 2}
 OPT = {"ffn_dim": 48, "word_embed_proj_dim": 24, "dropout": 0.0}
@@ -75,7 +78,7 @@ ADAPTED = [
 ]
 
 
-def make_collator(dataset, prompt, catalogue, split="train", *, row_tokens=70, pass_tokens=150, **options):
+def make_collator(dataset, prompt, catalogue, split="train", *, forest=True, pass_tokens=150, **options):
     return StepCollator(
         data=dataset,
         samples=Samples(dataset, split, WINDOW, STRIDE),
@@ -84,8 +87,7 @@ def make_collator(dataset, prompt, catalogue, split="train", *, row_tokens=70, p
         softmax=options.get("softmax", "vocabulary"),
         beta=0.25,
         counterfactual=options.get("effect_weight", 0.1) > 0 or options.get("prior_weight", 0.0) > 0,
-        row_tokens=row_tokens,
-        pass_tokens=pass_tokens,
+        layout=Layout(forest, pass_tokens, CALL),
         weighting=options.get("weighting", "linear"),
         weighted_terms=options.get("weighted_terms", "both"),
     )
@@ -104,6 +106,7 @@ def random_weights(monkeypatch) -> list[torch.Tensor]:
 
 
 def make_step(model, method):
+    choose_batching(model, "auto")
     return CFTStep(
         model, method.get("effect_weight", 0.1), method.get("prior_weight", 0.0), method.get("detach", False)
     )
@@ -146,8 +149,8 @@ def test_loss_and_gradients_are_those_of_the_published_formula(
     prompt, catalogue = assembled(prompt=preset, **text)
     vocabulary = int(max(catalogue.tokens.max(), *prompt.factual([]), *prompt.counterfactual())) + 3
     model = tiny_model(kind, vocabulary, **shape)
-    rows = 70 if preset == "plain" else 300
-    collator = make_collator(dataset, prompt, catalogue, row_tokens=rows, pass_tokens=2 * rows, **method)
+    tokens = 140 if preset == "plain" else 400
+    collator = make_collator(dataset, prompt, catalogue, pass_tokens=tokens, **method)
     drawn = random_weights(monkeypatch)
     chosen = np.random.default_rng(0).choice(len(collator.samples), 9, replace=False)
     chosen = np.append(chosen, chosen[:1])  # a sample may come twice
@@ -161,7 +164,7 @@ def test_loss_and_gradients_are_those_of_the_published_formula(
 def test_padded_rows_give_the_same(dataset, assembled, tiny_model, monkeypatch, kind, shape, preset, method):
     prompt, catalogue = assembled(prompt=preset)
     vocabulary = int(max(catalogue.tokens.max(), *prompt.factual([]), *prompt.counterfactual())) + 3
-    collator = make_collator(dataset, prompt, catalogue, row_tokens=None, pass_tokens=300, **method)
+    collator = make_collator(dataset, prompt, catalogue, forest=False, pass_tokens=300, **method)
     drawn = random_weights(monkeypatch)
     chosen = np.append(np.random.default_rng(0).choice(len(collator.samples), 9, replace=False), 3)
     batch = collator(chosen.tolist())
@@ -207,9 +210,8 @@ def test_adapters_get_the_gradients_of_the_published_formula(
         for name, parameter in model.named_parameters():
             if "lora_B" in name:  # they begin with 0, where A has no gradient
                 parameter.normal_(std=0.3)
-    rows = 70 if preset == "plain" else 300
-    bound = None if kind == "bloom" else rows
-    collator = make_collator(dataset, prompt, catalogue, row_tokens=bound, pass_tokens=2 * rows, **method)
+    tokens = 140 if preset == "plain" else 400
+    collator = make_collator(dataset, prompt, catalogue, forest=kind != "bloom", pass_tokens=tokens, **method)
     drawn = random_weights(monkeypatch)
     chosen = list(range(0, len(collator.samples), 4))
     batch = collator(chosen)
@@ -220,7 +222,7 @@ def test_adapters_get_the_gradients_of_the_published_formula(
 
 def test_several_counterfactual_passes(dataset, assembled, tiny_model, monkeypatch):
     prompt, catalogue = assembled(prompt="plain", counterfactual="placeholder")
-    collator = make_collator(dataset, prompt, catalogue, row_tokens=25, pass_tokens=30)
+    collator = make_collator(dataset, prompt, catalogue, pass_tokens=25)
     drawn = random_weights(monkeypatch)
     batch = collator(list(range(12)))
     assert len(batch["counterfactual"]) > 1
@@ -257,11 +259,9 @@ def test_weights_overwritten_in_the_batch(dataset, assembled, tiny_model):
 def test_passes_are_a_matter_of_memory_alone(dataset, assembled, tiny_model):
     prompt, catalogue = assembled(prompt="plain")
     results = []
-    for row_tokens, pass_tokens in [(10_000, 100_000), (70, 150), (1, 1)]:
+    for pass_tokens in (100_000, 150, 1):
         model = tiny_model("llama", 310)
-        batch = make_collator(dataset, prompt, catalogue, row_tokens=row_tokens, pass_tokens=pass_tokens)(
-            list(range(9))
-        )
+        batch = make_collator(dataset, prompt, catalogue, pass_tokens=pass_tokens)(list(range(9)))
         losses = make_step(model, {"prior_weight": 0.2}).train()(batch)
         losses.loss.backward()
         results.append((len(batch["factual"]), losses, {n: p.grad for n, p in model.named_parameters()}))

@@ -61,7 +61,7 @@ def test_sixteen_samples_at_once_or_four_times_four(trainer_of, kind, preset):
     whole = update(trainer_of(kind, preset, per_device_train_batch_size=16, **options))
     cut = trainer_of(kind, preset, per_device_train_batch_size=4, gradient_accumulation_steps=4, **options)
     assert_same(update(cut), whole, 1e-5)
-    tiny = {"row_tokens": 60, "pass_tokens": 60}
+    tiny = {"pass_tokens": 60, "attention_call": 0}
     assert_same(update(trainer_of(kind, preset, per_device_train_batch_size=16, **tiny, **options)), whole, 1e-5)
 
 
@@ -165,10 +165,22 @@ def test_the_log_of_accumulated_batches_is_that_of_their_step(trainer_of):
     assert lines[0]["tokens_naive"] == lines[1]["tokens_naive"]
 
 
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma2"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_compiled_layers_train_alike(trainer_of, kind, checkpointing):
+    """By a backend that traces as the real one does and generates no code."""
+    options = SGD | {"max_steps": 2, "per_device_train_batch_size": 8, "activation_checkpointing": checkpointing}
+    plain = update(trainer_of(kind, **options))
+    compiled = trainer_of(kind, torch_compile=True, torch_compile_backend="aot_eager", **options)
+    layers = [module for module in compiled.model.modules() if module._compiled_call_impl is not None]
+    assert len(layers) == 2, "the layers, and neither what is in them nor around"
+    assert_same(update(compiled), plain, 1e-5)
+
+
 def test_evaluation_does_not_depend_on_its_batches(dataset, trainer_of):
     metrics = [
-        trainer_of(per_device_eval_batch_size=size, prior_weight=0.4, row_tokens=rows).evaluate()
-        for size, rows in ((64, 512), (1, 512), (3, 30))
+        trainer_of(per_device_eval_batch_size=size, prior_weight=0.4, pass_tokens=tokens).evaluate()
+        for size, tokens in ((64, 2048), (1, 2048), (3, 30))
     ]
     for other in metrics[1:]:
         for name in ("eval_loss", "eval_normal", "eval_effect", "eval_prior"):

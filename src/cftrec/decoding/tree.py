@@ -15,8 +15,8 @@ from transformers import DynamicCache
 
 from cftrec.forest.backbone import causal_lm, forest_hidden, logit_scale
 from cftrec.forest.masks import attention_mask
+from cftrec.forest.passes import Layout, make_passes
 from cftrec.ragged import Ragged, ranges
-from cftrec.training.collator import make_passes
 
 Ints = NDArray[np.int64]
 _PASS_TOKENS = 4096  # a state-space layer without kernels holds a whole state for each
@@ -155,7 +155,7 @@ class PaddedTree:
         """Return the hidden states of each sequence's last `sizes` tokens, [sum sizes, H], scaled for the head."""
         ragged = Ragged.of(sequences)
         wanted = Ragged(ranges(ragged.lengths - sizes, sizes), sizes)
-        passes, order = make_passes(ragged, wanted, None, _PASS_TOKENS)
+        passes, order = make_passes(ragged, wanted, Layout(forest=False, pass_tokens=_PASS_TOKENS))
         device = self.model.device
         hidden = [
             forest_hidden(self.model, part["tokens"].to(device)).flatten(0, 1)[part["nodes"].to(device)]

@@ -1,5 +1,6 @@
 """What a causal language model offers: hidden states of forests or of padded rows, and an affine head."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,8 +12,9 @@ from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 
 from cftrec.errors import InputError
+from cftrec.forest.attention import BLOCKS, FLEX, forest_masks
 from cftrec.forest.build import build_forest
-from cftrec.forest.masks import ancestor_mask, attention_mask
+from cftrec.forest.rows import cut_blocks
 
 
 class Head(NamedTuple):
@@ -66,33 +68,39 @@ def _head_weight(layer: Any) -> Tensor:
     return sum((layer.get_delta_weight(name) for name in adapters), layer.weight)
 
 
-def forest_hidden(model: Any, tokens: Tensor, depth: Tensor | None = None, end: Tensor | None = None) -> Tensor:
+def forest_hidden(
+    model: Any, tokens: Tensor, depth: Tensor | None = None, end: Tensor | None = None, cuts: Tensor | None = None
+) -> Tensor:
     """Return the last hidden states [R, L, H], scaled so that the head's weight alone gives logits.
 
-    Without `depth` and `end` each row is one sequence, filled up on the right: what comes later changes nothing in a
-    causal model, so the model's own computation serves, whatever its layers are, and takes no mask.
+    A forest is one row, with `depth`, `end` and `cuts`. Without them each row is one sequence, filled up on the right:
+    what comes later changes nothing in a causal model, so the model's own computation serves, whatever its layers are,
+    and takes no mask.
 
     Args:
-        model: a transformers causal language model.
+        model: a transformers causal language model; for a forest one that `choose_batching` has set to it.
         tokens: int64 [R, L].
-        depth: int64 [R, L], the position ids.
-        end: int64 [R, L], subtree ends (`ancestor_mask`).
+        depth: int64 [L], the position ids.
+        end: int64 [L], subtree ends (`Forest`).
+        cuts: int64 [B + 1], where blocks of attention begin (`cut_blocks`).
     """
     options: dict[str, Any] = {}
-    if depth is not None and end is not None:
-        mask = attention_mask(ancestor_mask(end), depth, depth, model.config, model.dtype)
-        options = {"attention_mask": mask, "position_ids": depth}
+    if depth is not None and end is not None and cuts is not None:
+        options = {"position_ids": depth[None]} | forest_masks(model.config, depth, end, cuts)
     output = causal_lm(model).base_model(input_ids=tokens, use_cache=False, **options)
     scale = logit_scale(model.config)
     return output.last_hidden_state if scale == 1 else output.last_hidden_state * scale
 
 
-def choose_batching(model: Any, wanted: str) -> tuple[str, str]:
+def choose_batching(model: Any, wanted: str, attention: str = "auto") -> tuple[str, str]:
     """Decide how a model's passes are laid out, by comparing a small one with the model's own forward pass.
+
+    A model that runs on forests is left set to the attention that does it (`forest.attention`).
 
     Args:
         model: a transformers causal language model.
         wanted: "forest", "padded" (every sequence a row of its own), or "auto": forest where the model can.
+        attention: of forests: "blocks", "flex" (FlexAttention, on CUDA), or "auto": flex where model and device can.
 
     Returns:
         "forest" or "padded", and why "auto" had to choose "padded" (else "").
@@ -100,9 +108,14 @@ def choose_batching(model: Any, wanted: str) -> tuple[str, str]:
     Raises:
         InputError: the model cannot be run as wanted.
     """
-    reason = "" if wanted == "padded" else forest_objection(model)
-    if wanted != "padded" and not reason:
-        return "forest", ""
+    on_gpu = model.device.type == "cuda"
+    if attention == "flex" and not on_gpu:
+        raise InputError("option attention=flex: FlexAttention needs a CUDA device; leave it out, or set it to blocks")
+    reason = ""
+    for name in {"auto": ["flex", "blocks"] if on_gpu else ["blocks"]}.get(attention, [attention]):
+        reason = "" if wanted == "padded" else forest_objection(model, FLEX if name == "flex" else BLOCKS)
+        if wanted != "padded" and not reason:
+            return "forest", ""
     if wanted == "forest":
         raise InputError(f"{reason}; set batching=padded or choose another model")
     objection = _objection(model, forest=False)
@@ -111,29 +124,28 @@ def choose_batching(model: Any, wanted: str) -> tuple[str, str]:
     return "padded", reason
 
 
-def check_forest(model: Any) -> None:
-    """Refuse a model that computes something else on a prefix forest than on its own (`forest_objection`).
-
-    Raises:
-        InputError: a forest would train another function than the model's.
-    """
-    choose_batching(model, "forest")
-
-
-def forest_objection(model: Any) -> str:
-    """Return why a model cannot be run on prefix forests, or "": layers without masks, or another result.
+def forest_objection(model: Any, attention: str = BLOCKS) -> str:
+    """Return why a model cannot be run on prefix forests, or "" and leave it set to the attention that does it.
 
     State-space and linear-attention layers carry a state along the row, and position biases such as ALiBi count along
     it. The kinds of layers are asked too, because a layer fresh from its initialisation may hardly show in the result.
+
+    Args:
+        model: a transformers causal language model.
+        attention: BLOCKS or FLEX of `forest.attention`.
     """
     kinds = set(getattr(model.config, "layer_types", None) or []) - {"full_attention", "sliding_attention"}
     if kinds:
         name = type(causal_lm(model)).__name__
         return f"{name} has layers of kind {', '.join(sorted(kinds))}, which take no ancestor mask"
-    return _objection(model, forest=True)
+    own = model.config._attn_implementation
+    objection = _objection(model, forest=True, attention=attention)
+    if objection:
+        causal_lm(model).set_attn_implementation(own)
+    return objection
 
 
-def _objection(model: Any, forest: bool) -> str:
+def _objection(model: Any, forest: bool, attention: str = BLOCKS) -> str:
     """Compare a small batch with the model's own forward pass, logits and one gradient; return what differs, or ""."""
     rng = np.random.default_rng(0)
     limit = min(model.config.vocab_size, 1000)
@@ -149,7 +161,12 @@ def _objection(model: Any, forest: bool) -> str:
     model.eval()
     embedding.requires_grad_()  # frozen where only adapters are trained
     try:
-        shared, alone = _both_ways(model, sequences, forest)
+        alone = _computed(model, sequences, _alone)
+        if forest:
+            causal_lm(model).set_attn_implementation(attention)
+            if model.config._attn_implementation != attention:
+                return f"{name} computes attention by itself, not by a function that transformers lets one choose"
+        shared = _computed(model, sequences, _as_forest if forest else _as_padded_rows)
     except InputError:
         raise
     except (ValueError, TypeError, RuntimeError, AttributeError, LookupError) as error:
@@ -170,37 +187,37 @@ def _objection(model: Any, forest: bool) -> str:
     return ""
 
 
-def _both_ways(model: Any, sequences: list[Any], forest: bool) -> tuple[list[Tensor], list[Tensor]]:
-    """Return [logits, gradient of the embedding] computed as one batch and as single sequences."""
-    device = model.device
-    hidden = _as_forest(model, sequences) if forest else _as_padded_rows(model, sequences)
-    head, embedding = head_of(model), model.get_input_embeddings().weight
-    shared = nn.functional.linear(hidden, head.weight, head.bias)
-    if head.softcap is not None:
-        shared = head.softcap * torch.tanh(shared / head.softcap)
-    alone = torch.cat(
-        [
-            model(input_ids=torch.from_numpy(sequence)[None].to(device), use_cache=False).logits[0]
-            for sequence in sequences
-        ]
-    )
-    direction = torch.linspace(-1, 1, shared.numel(), device=device).reshape(shared.shape).cos()
-    results = []
-    for logits in (shared, alone):
-        (gradient,) = torch.autograd.grad((logits.float() * direction).sum(), embedding)
-        results.append([logits.detach(), gradient])
-    return results[0], results[1]
+def _computed(model: Any, sequences: list[Any], way: Callable[[Any, list[Any]], Tensor]) -> list[Tensor]:
+    """Return [logits, gradient of the embedding] of all sequences, computed in one way."""
+    logits = way(model, sequences)
+    direction = torch.linspace(-1, 1, logits.numel(), device=model.device).reshape(logits.shape).cos()
+    (gradient,) = torch.autograd.grad((logits.float() * direction).sum(), model.get_input_embeddings().weight)
+    return [logits.detach(), gradient]
+
+
+def _alone(model: Any, sequences: list[Any]) -> Tensor:
+    """Return the model's own logits of each sequence, one after another."""
+    rows = [torch.from_numpy(sequence)[None].to(model.device) for sequence in sequences]
+    return torch.cat([model(input_ids=row, use_cache=False).logits[0] for row in rows])
 
 
 def _as_forest(model: Any, sequences: list[Any]) -> Tensor:
-    """Return the hidden states of all sequences, one after another, out of one forest."""
+    """Return the same out of one forest, which attention takes in several blocks."""
     forest = build_forest(sequences)
-    rows = [torch.from_numpy(array)[None].to(model.device) for array in (forest.tokens, forest.depth, forest.end)]
-    return forest_hidden(model, *rows)[0, torch.from_numpy(np.concatenate(forest.paths)).to(model.device)]
+    arrays = (forest.depth, forest.end, cut_blocks(forest.depth, call=0))
+    tokens, *rest = (torch.from_numpy(array).to(model.device) for array in (forest.tokens, *arrays))
+    paths = torch.from_numpy(np.concatenate(forest.paths)).to(model.device)
+    return _logits(model, forest_hidden(model, tokens[None], *rest)[0, paths])
 
 
 def _as_padded_rows(model: Any, sequences: list[Any]) -> Tensor:
     """Return the same out of padded rows."""
     tokens = nn.utils.rnn.pad_sequence([torch.from_numpy(sequence) for sequence in sequences], batch_first=True)
     hidden = forest_hidden(model, tokens.to(model.device))
-    return torch.cat([row[: len(sequence)] for row, sequence in zip(hidden, sequences, strict=True)])
+    return _logits(model, torch.cat([row[: len(own)] for row, own in zip(hidden, sequences, strict=True)]))
+
+
+def _logits(model: Any, hidden: Tensor) -> Tensor:
+    head = head_of(model)
+    logits = nn.functional.linear(hidden, head.weight, head.bias)
+    return logits if head.softcap is None else head.softcap * torch.tanh(logits / head.softcap)

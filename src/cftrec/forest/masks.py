@@ -1,27 +1,31 @@
-"""Attention masks of forests: a node attends to its ancestors and itself, and to nothing else."""
+"""Masks in the form that a transformers model takes: one, or one for each kind of its layers."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-Mask = Tensor | dict[str, Tensor]
 
-
-def ancestor_mask(end: Tensor) -> Tensor:
-    """Return who may attend to whom in rows of depth-first order.
+def by_kind_of_layer(config: Any, make: Callable[[int | None], Any]) -> Any:
+    """Make a model's mask: of its window where all layers slide, of None where none does, else a dict of both.
 
     Args:
-        end: int64 [R, L], subtree ends of R rows; a padding node i has end i + 1 and attends to itself alone.
-
-    Returns:
-        bool [R, L, L]; entry (i, j) is true iff j <= i < end[j].
+        config: the model's configuration.
+        make: returns the mask of layers that see so many positions back, or all (None).
     """
-    index = torch.arange(end.shape[1], device=end.device)
-    return (index[None, :] <= index[:, None]) & (index[:, None] < end[:, None, :])
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    kinds = set(getattr(config, "layer_types", None) or ["sliding_attention"])
+    if window is None or "sliding_attention" not in kinds:
+        return make(None)
+    if kinds == {"sliding_attention"}:
+        return make(window)
+    return {"full_attention": make(None), "sliding_attention": make(window)}
 
 
-def attention_mask(allowed: Tensor, query_depth: Tensor, key_depth: Tensor, config: Any, dtype: torch.dtype) -> Mask:
+def attention_mask(
+    allowed: Tensor, query_depth: Tensor, key_depth: Tensor, config: Any, dtype: torch.dtype
+) -> Tensor | dict[str, Tensor]:
     """Turn who-may-attend-to-whom into the mask that a transformers model takes as it is.
 
     Sliding layers see keys less than `config.sliding_window` positions away, counted in depth. A model with several
@@ -34,19 +38,14 @@ def attention_mask(allowed: Tensor, query_depth: Tensor, key_depth: Tensor, conf
         config: the model's configuration.
         dtype: of a mask that is added.
     """
-    near = None
-    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    kinds = set(getattr(config, "layer_types", None) or ["sliding_attention"])
-    if window is not None and "sliding_attention" in kinds:
-        near = allowed & (query_depth[:, :, None] - key_depth[:, None, :] < window)
-    if near is None:
-        return _formatted(allowed, config, dtype)
-    if kinds == {"sliding_attention"}:
+
+    def make(window: int | None) -> Tensor:
+        near = allowed
+        if window is not None:
+            near = allowed & (query_depth[:, :, None] - key_depth[:, None, :] < window)
         return _formatted(near, config, dtype)
-    return {
-        "full_attention": _formatted(allowed, config, dtype),
-        "sliding_attention": _formatted(near, config, dtype),
-    }
+
+    return by_kind_of_layer(config, make)
 
 
 def _formatted(allowed: Tensor, config: Any, dtype: torch.dtype) -> Tensor:

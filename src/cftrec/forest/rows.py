@@ -1,4 +1,4 @@
-"""Lay a step's sequences out as rows, shared or single, and rows as passes of bounded size."""
+"""Lay a step's sequences out as rows, shared or single: which are computed together, and where attention is cut."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +10,12 @@ from numpy.typing import ArrayLike
 from cftrec.forest.build import Forest, Sorted, common_prefixes, grow, sort_sequences
 from cftrec.ragged import Ints, Ragged
 
+_GRID = 32  # nodes between two places where a block of attention may begin
+
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a pass: a self-contained forest of some of the step's sequences.
+    """A self-contained forest of some of the step's sequences.
 
     Attributes:
         members: int64 [n], which of the step's sequences the row holds; `forest.paths[m]` belongs to `members[m]`.
@@ -31,9 +33,9 @@ class Row:
 def cut_rows(sequences: Ragged | Sequence[ArrayLike], row_tokens: int) -> list[Row]:
     """Cut sequences into rows of at most `row_tokens` nodes; only a single longer sequence makes a longer row.
 
-    Attention is dense within a row, so its cost grows with the row's square; and what two rows share is computed
-    twice. Sequences are therefore kept together by trunk (all that begin alike beyond what every sequence shares, such
-    as one user's window), and trunks fill rows first-fit, the largest first. A trunk too large for a row is cut.
+    A row is what is computed at a time, so its bound is that of memory; and what two rows share is computed twice.
+    Sequences are therefore kept together by trunk (all that begin alike beyond what every sequence shares, such as one
+    user's window), and trunks fill rows first-fit, the largest first. A trunk too large for a row is cut.
 
     Args:
         sequences: non-empty token sequences.
@@ -116,6 +118,36 @@ def _grow_rows(ordered: Sorted, places: Ints, counts: Ints) -> list[Row]:
         Row(own, Forest(tokens[row], depth[row], end[row], list(islice(paths, len(own)))))
         for row, own in enumerate(members)
     ]
+
+
+def cut_blocks(depth: Ints, call: int) -> Ints:
+    """Choose where the blocks of a forest begin, such that attention costs least.
+
+    A block costs `call` + Q (depth[s] + Q): a call of attention, and its pairs of query and key. Blocks may begin at
+    the shallowest node of every `_GRID` nodes; among those places the cuts are the best ones.
+
+    Args:
+        depth: int64 [L].
+        call: what a call costs, in pairs of query and key (`forest.cost`).
+
+    Returns:
+        int64 [B + 1], from 0 to L.
+    """
+    grid = np.arange(0, len(depth), _GRID)
+    padded = np.pad(depth, (0, -len(depth) % _GRID), constant_values=np.iinfo(np.int64).max)
+    places = np.append(grid + padded.reshape(-1, _GRID).argmin(axis=1), len(depth))
+    places[0] = 0
+    best, before = np.zeros(len(places), dtype=np.int64), np.zeros(len(places), dtype=np.int64)
+    for stop in range(1, len(places)):
+        first = places[:stop]
+        sizes = places[stop] - first
+        costs = best[:stop] + call + sizes * (depth[first] + sizes)
+        before[stop] = costs.argmin()
+        best[stop] = costs[before[stop]]
+    cuts = [len(places) - 1]
+    while cuts[-1]:
+        cuts.append(int(before[cuts[-1]]))
+    return places[cuts[::-1]]
 
 
 def pack_passes(rows: Sequence[Row], pass_tokens: int) -> list[list[Row]]:

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset as TorchDataset
 
 from cftrec.data import Dataset
-from cftrec.forest.rows import Row, cut_rows, pack_passes, single_rows
+from cftrec.forest.passes import Layout, make_passes
 from cftrec.objective.weights import gain_weights, token_weights
 from cftrec.ragged import Ints, Ragged, ranges
 from cftrec.text.catalogue import Catalogue
@@ -116,8 +116,7 @@ class StepCollator:
         softmax: "vocabulary" or "catalogue".
         beta: weight of a target's last token, or of one without information gain.
         counterfactual: whether the step needs f(x_0).
-        row_tokens: bound on a row; None: padded batching, for models that cannot run on forests.
-        pass_tokens: bound on a pass.
+        layout: how sequences are put into passes.
         weighting: "linear", "uniform" or "information-gain".
         weighted_terms: "both", "normal" or "effect"; the other term weighs each token 1.
     """
@@ -129,8 +128,7 @@ class StepCollator:
     softmax: str
     beta: float
     counterfactual: bool
-    row_tokens: int | None
-    pass_tokens: int
+    layout: Layout
     weighting: str = "linear"
     weighted_terms: str = "both"
     scored: Scored = field(init=False)
@@ -201,60 +199,7 @@ class StepCollator:
         """Lay out prompts with their targets' inputs; a weighted token is predicted by the token before it."""
         prompts = sequences.lengths - self.scored.inputs[items]
         places = np.repeat(prompts - 1, weighted.lengths) + self.scored.places[weighted.values]
-        return make_passes(sequences, Ragged(places, weighted.lengths), self.row_tokens, self.pass_tokens)
-
-
-def make_passes(
-    sequences: Ragged, predictors: Ragged, row_tokens: int | None, pass_tokens: int
-) -> tuple[list[Batch], Ints]:
-    """Lay sequences out as passes of rows.
-
-    Args:
-        sequences: token sequences.
-        predictors: for each sequence the places whose hidden states are wanted.
-        row_tokens: bound on a row; None: nothing is shared, every sequence is a row of its own.
-        pass_tokens: bound on a pass.
-
-    Returns:
-        Passes with `tokens`, `depth`, `end` int64 [R, L] (only `tokens` where nothing is shared) and `nodes` int64
-        [M], the wanted states in the flattened [R * L]; and the order int64 [sum M] in which all passes together yield
-        them, as indices into the concatenated predictors.
-    """
-    laid_out = single_rows(sequences) if row_tokens is None else cut_rows(sequences, row_tokens)
-    packed = pack_passes(laid_out, pass_tokens)
-    rows = [row for part in packed for row in part]
-    members = np.concatenate([row.members for row in rows])
-    paths = Ragged(np.concatenate([path for row in rows for path in row.forest.paths]), sequences.lengths[members])
-    begins = np.repeat(  # of each member's row in its flattened pass
-        [number * len(part[0]) for part in packed for number in range(len(part))], [len(row.members) for row in rows]
-    )
-    wanted = predictors.lengths[members]
-    order = ranges(predictors.starts[members], wanted)
-    nodes = paths.values[np.repeat(paths.starts, wanted) + predictors.values[order]] + np.repeat(begins, wanted)
-    ends = np.cumsum(wanted)[np.cumsum([sum(len(row.members) for row in part) for part in packed]) - 1]
-    parts = np.split(nodes, ends[:-1])
-    passes = []
-    for part, own in zip(packed, parts, strict=True):
-        arrays = _padded(part, len(part[0]))
-        if row_tokens is None:  # nothing to tell a causal model
-            arrays = {"tokens": arrays["tokens"]}
-        passes.append(arrays | {"nodes": torch.from_numpy(own)})
-    return passes, order
-
-
-def _padded(rows: Sequence[Row], width: int) -> Batch:
-    """Stack rows; a padding node attends to itself alone."""
-    tokens = np.zeros((len(rows), width), dtype=np.int64)
-    depth = np.zeros_like(tokens)
-    end = np.tile(np.arange(1, width + 1), (len(rows), 1))
-    for number, row in enumerate(rows):
-        size = len(row)
-        tokens[number, :size], depth[number, :size], end[number, :size] = (
-            row.forest.tokens,
-            row.forest.depth,
-            row.forest.end,
-        )
-    return {"tokens": torch.from_numpy(tokens), "depth": torch.from_numpy(depth), "end": torch.from_numpy(end)}
+        return make_passes(sequences, Ragged(places, weighted.lengths), self.layout)
 
 
 def choices_at(catalogue: Catalogue, nodes: Ints) -> tuple[torch.Tensor, torch.Tensor]:

@@ -98,9 +98,21 @@ class CFTConfig(TrainingArguments):
         "forest (shared beginnings computed once), padded (every sequence a row), or auto: forest where the model can",
         ("auto", "forest", "padded"),
     )
-    row_tokens: int = _option(512, "bound on a row of a forest, in tokens; attention costs its square")
-    pass_tokens: int = _option(
-        None, "bound on a pass, in tokens, and so on the memory of activations; unset: 2048 on a CPU, 16384 on a GPU"
+    attention: str = _option(
+        "auto",
+        "of forests: blocks (anywhere), flex (FlexAttention, on CUDA), or auto: flex where model and device can",
+        ("auto", "blocks", "flex"),
+    )
+    attention_call: int | None = _option(
+        None,
+        "what a call of attention costs, in pairs of query and key, by which blocks are cut; unset: measured once on "
+        "each device and kept in the user's cache folder",
+    )
+    pass_tokens: int | None = _option(
+        None, "bound on a pass, in tokens; unset: what fits memory_budget, at most 2048 on a CPU and 16384 on a GPU"
+    )
+    memory_budget: float | None = _option(
+        None, "GiB that the activations of a pass may take; unset: half of what is free when training begins"
     )
 
     # Defaults of transformers that the authors' code sets otherwise.
@@ -127,8 +139,6 @@ class CFTConfig(TrainingArguments):
         """Fill in what depends on other options, and check all of them."""
         if self.learning_rate is None:
             self.learning_rate = 2e-3 if self.model == "nano" else 1e-4
-        if self.pass_tokens is None:
-            self.pass_tokens = 16384 if torch.cuda.is_available() and not self.use_cpu else 2048
         if self.gradient_checkpointing and self.activation_checkpointing is None:
             self.activation_checkpointing: Any = True  # the option's new name; the old one warns
         if self.bf16 and not torch.cuda.is_available():
@@ -148,8 +158,9 @@ class CFTConfig(TrainingArguments):
             "window": (self.window >= 1, "at least 1 item"),
             "history_stride": (1 <= self.history_stride <= self.window, f"from 1 to window ({self.window})"),
             "max_tokens": (self.max_tokens is None or self.max_tokens >= 1, "at least 1 token"),
-            "row_tokens": (self.row_tokens >= 1, "at least 1 token"),
-            "pass_tokens": (self.pass_tokens >= 1, "at least 1 token"),
+            "attention_call": (self.attention_call is None or self.attention_call >= 0, "at least 0 pairs"),
+            "pass_tokens": (self.pass_tokens is None or self.pass_tokens >= 1, "at least 1 token"),
+            "memory_budget": (self.memory_budget is None or 0 < self.memory_budget < math.inf, "above 0 GiB"),
             "nano_heads": (self.nano_heads >= 1, "at least 1"),
             "nano_layers": (self.nano_layers >= 1, "at least 1"),
             "nano_hidden_size": (shape, f"a multiple of twice nano_heads (2 x {self.nano_heads})"),

@@ -23,6 +23,7 @@ from cftrec.training.models import load_model
 from cftrec.training.trainer import CFTTrainer, last_complete_checkpoint
 
 CONFIG, PROMPT, LOG, MODEL, ADAPTER = "config.yaml", "prompt.json", "log.json", "model", "adapter"
+_LAYOUT = "layout.json"  # beside the checkpoints: what was measured once
 
 
 def train(data: Path, out: Path, config: CFTConfig, callbacks: list[TrainerCallback] | None = None) -> Path:
@@ -59,12 +60,17 @@ def train(data: Path, out: Path, config: CFTConfig, callbacks: list[TrainerCallb
     if not len(dataset.targets("train")):
         raise InputError(f"{data}: no user has two training events, so there is nothing to learn from")
     source = {"path": str(data), "sha256": sha256(data / MANIFEST)} | _dataset_facts(dataset)
-    checkpoints = _claim_checkpoints(out, {"dataset": source["sha256"], "config": config.to_options()})
+    options = config.to_options()
+    checkpoints = _claim_checkpoints(out, {"dataset": source["sha256"], "config": options})
     config.output_dir = str(checkpoints)
     last = last_complete_checkpoint(checkpoints)
+    if last is not None:  # other blocks would round otherwise
+        found = read_json(checkpoints / _LAYOUT)
+        config.pass_tokens, config.attention_call = found["pass_tokens"], found["attention_call"]
     begin = time.perf_counter()
     try:
         trainer = _make_trainer(model, config, dataset, prompt, catalogue, callbacks)
+        write_json(checkpoints / _LAYOUT, trainer.layout._asdict())
         if trainer.objection and trainer.is_world_process_zero():
             print(f"cftrec: batches are padded, since {trainer.objection}", file=sys.stderr)
         result = trainer.train(resume_from_checkpoint=str(last) if last else None)
@@ -73,12 +79,13 @@ def train(data: Path, out: Path, config: CFTConfig, callbacks: list[TrainerCallb
             shutil.rmtree(checkpoints)  # nothing to go on from
         raise
     seconds = time.perf_counter() - begin
-    options = config.to_options() | {"batching": trainer.batching}
+    options |= {"batching": trainer.batching}
     manifest = {
         "name": out.name,
         "dataset": source,
         "config": options,
         "batching": {"wanted": config.batching, "used": trainer.batching, "reason": trainer.objection},
+        "layout": trainer.layout._asdict(),
         "steps": result.global_step,
         "epochs": trainer.state.epoch,
         "samples": len(trainer.train_samples),

@@ -97,7 +97,7 @@ class CFTStep(nn.Module):
 
     def _hidden(self, part: Batch) -> Tensor:
         """Return a pass's wanted hidden states [M, H]."""
-        hidden = forest_hidden(self.model, part["tokens"], part.get("depth"), part.get("end"))
+        hidden = forest_hidden(self.model, part["tokens"], part.get("depth"), part.get("end"), part.get("cuts"))
         return hidden.flatten(0, 1)[part["nodes"]]
 
     def _effect(self, part: Batch, leaf: Tensor | None, batch: Batch, own: slice, scale: Tensor | float) -> CFTLoss:

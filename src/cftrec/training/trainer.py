@@ -5,12 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import TorchDynamoPlugin
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from cftrec.data import Dataset
 from cftrec.forest.backbone import choose_batching
+from cftrec.forest.cost import attention_call, fitting_tokens
+from cftrec.forest.passes import Layout
 from cftrec.forest.sampler import StepSampler
 from cftrec.text.catalogue import Catalogue
 from cftrec.text.prompt import Prompt
@@ -20,6 +24,7 @@ from cftrec.training.lora import load_weights, save_weights
 from cftrec.training.step import CFTStep, StepLoss
 
 _COMPLETE = "complete"
+_CPU_TOKENS, _GPU_TOKENS = 2048, 16384  # passes beyond which no speed was gained
 
 
 class CFTTrainer(Trainer):
@@ -36,6 +41,7 @@ class CFTTrainer(Trainer):
     Attributes:
         batching: "forest" or "padded", what `args.batching` came to for this model.
         objection: why "auto" had to choose "padded", else "".
+        layout: how steps are laid out, what was measured filled in.
 
     Raises:
         InputError: the model cannot be run as `args.batching` wants.
@@ -50,7 +56,10 @@ class CFTTrainer(Trainer):
         catalogue: Catalogue,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
-        self.batching, self.objection = choose_batching(model, args.batching)
+        if args.place_model_on_device and model.device != args.device:
+            model.to(args.device)  # where it will run is where it is probed and measured
+        self.batching, self.objection = choose_batching(model, args.batching, args.attention)
+        self.layout = layout_of(model, args, self.batching == "forest")
         self.train_samples = Samples(data, "train", args.window, args.history_stride)
         validation = Samples(data, "validation", args.window, args.history_stride)
         with_prior = args.effect_weight > 0 or args.prior_weight > 0
@@ -66,10 +75,11 @@ class CFTTrainer(Trainer):
                 weighted_terms=args.weighted_terms,
                 beta=args.beta,
                 counterfactual=with_prior,
-                row_tokens=args.row_tokens if self.batching == "forest" else None,
-                pass_tokens=args.pass_tokens,
+                layout=self.layout,
             )
 
+        if args.torch_compile:
+            compile_layers(model, args)
         stopping = [] if args.patience is None else [EarlyStoppingCallback(args.patience)]
         self.eval_collator = collator(validation)
         self.totals = torch.zeros(7, dtype=torch.float64)
@@ -100,6 +110,10 @@ class CFTTrainer(Trainer):
             collate_fn=self.eval_collator,
             num_workers=self.args.dataloader_num_workers,
         )
+
+    def _build_accelerator_args(self, **kwargs: Any) -> dict[str, Any]:
+        """Keep accelerate from compiling the whole step; the layers are compiled already where that was asked for."""
+        return super()._build_accelerator_args(**kwargs) | {"dynamo_plugin": TorchDynamoPlugin(backend="no")}
 
     def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> Tensor:
         """Return sum w over the whole optimizer step: all its batches, on all ranks."""
@@ -181,6 +195,28 @@ class CFTTrainer(Trainer):
     def _load_best_model(self) -> None:
         """Go back to the checkpoint that was best by `metric_for_best_model`."""
         self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+
+def compile_layers(model: Any, args: CFTConfig) -> None:
+    """Compile the model's layers in place, for any length; they are alike, so that what one needs serves all.
+
+    The step around them, with its passes and its own backward, has nothing to gain from it.
+    """
+    for layer in model.modules():
+        if isinstance(layer, GradientCheckpointingLayer):  # what transformers makes every layer of
+            layer.compile(backend=args.torch_compile_backend, mode=args.torch_compile_mode, dynamic=True)
+
+
+def layout_of(model: Any, args: CFTConfig, forest: bool) -> Layout:
+    """Return how steps are laid out: as the options say, and where they are silent as measured on the machine."""
+    on_gpu = model.device.type == "cuda"
+    autocast = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None
+    tokens, call = args.pass_tokens, args.attention_call
+    if tokens is None:
+        tokens = fitting_tokens(model, _GPU_TOKENS if on_gpu else _CPU_TOKENS, args.memory_budget, autocast)
+    if call is None and forest:
+        call = attention_call(model, autocast or model.dtype)
+    return Layout(forest, tokens, call or 0)
 
 
 class LogLast(TrainerCallback):
