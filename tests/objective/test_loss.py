@@ -13,7 +13,21 @@ from cftrec.objective import loss as module
 from cftrec.objective.loss import Choices
 
 
-def naive(factual, counterfactual, head, bias, targets, weights, *, effect_weights, softcap, denominator, lam, allowed):
+def naive(
+    factual,
+    counterfactual,
+    head,
+    bias,
+    targets,
+    weights,
+    *,
+    effect_weights,
+    softcap,
+    denominator,
+    lam,
+    allowed,
+    temperature=1.0,
+):
     """The published formula on full logits; tokens outside `allowed` [N, V] count for nothing."""
 
     def logits(hidden):
@@ -21,7 +35,7 @@ def naive(factual, counterfactual, head, bias, targets, weights, *, effect_weigh
         return values if softcap is None else softcap * torch.tanh(values / softcap)
 
     def cross_entropy(values):
-        values = values.masked_fill(~allowed, -torch.inf)
+        values = (values / temperature).masked_fill(~allowed, -torch.inf)
         return -values.log_softmax(1)[torch.arange(len(targets)), targets]
 
     shown, unshown = logits(factual), logits(counterfactual)
@@ -76,6 +90,7 @@ def cases(draw):
         "softcap": draw(st.sampled_from([None, None, 0.7, 5.0])),
         "denominator": draw(st.sampled_from([None, 2.5, torch.tensor(3.5)])),
         "lam": draw(st.sampled_from([0.0, 0.1, 7.0])),
+        "temperature": draw(st.sampled_from([1.0, 0.4, 3.7])),
     }
     return tensors, targets, weights, allowed, options
 
@@ -107,6 +122,7 @@ def run(case, dtype, chunk_size, function=None):
         denominator=options["denominator"],
         chunk_size=chunk_size,
         choices=None if allowed.all() else choices_of(allowed),
+        temperature=options["temperature"],
     )
     return inputs, result
 
@@ -126,7 +142,9 @@ def test_values_and_gradients_are_those_of_full_logits(dtype, tolerance, case, c
     oracle_inputs = [x for x in oracle.values() if x is not None]
     names = [name for name, x in inputs.items() if x is not None]
     # A probability near 1 less 1 keeps the rounding of 1, times a hidden state or a row of the head.
-    scale = (1 + options["lam"]) * max([1.0, *(x.abs().max().item() for x in oracle_inputs if x.numel())])
+    # A temperature below 1 enlarges both.
+    scale = max([1.0, *(x.abs().max().item() for x in oracle_inputs if x.numel())])
+    scale *= (1 + options["lam"]) / min(1, options["temperature"])
     for part in CFTLoss._fields:
         value = getattr(found, part)
         assert value.shape == ()
@@ -184,7 +202,8 @@ def test_a_detached_counterfactual_gets_no_gradient_and_changes_no_value():
 
 @pytest.mark.parametrize("softcap", [None, 2.0])
 @pytest.mark.parametrize("few", [False, True])
-def test_fixed_logits_of_the_counterfactual(softcap, few):
+@pytest.mark.parametrize("temperature", [1.0, 1.7])
+def test_fixed_logits_of_the_counterfactual(softcap, few, temperature):
     """f(x_0) is a constant: it trains neither the hidden states, nor the head, nor the bias."""
     factual, counterfactual, head, targets, weights = example(dtype=torch.float64)
     bias = torch.linspace(-1, 1, 9, dtype=torch.float64)
@@ -202,6 +221,7 @@ def test_fixed_logits_of_the_counterfactual(softcap, few):
         chunk_size=4,
         choices=choices_of(allowed) if few else None,
         fixed_counterfactual=True,
+        temperature=temperature,
     )
 
     def logits(hidden):
@@ -209,7 +229,7 @@ def test_fixed_logits_of_the_counterfactual(softcap, few):
         return values if softcap is None else softcap * torch.tanh(values / softcap)
 
     change = (logits(factual) - logits(counterfactual).detach()).masked_fill(~allowed, -torch.inf)
-    effect = -change.log_softmax(1)[torch.arange(6), targets] @ weights / weights.sum()
+    effect = -(change / temperature).log_softmax(1)[torch.arange(6), targets] @ weights / weights.sum()
     torch.testing.assert_close(found.effect, effect)
     torch.testing.assert_close(gradients(found.effect, inputs), gradients(effect, inputs))
     assert not gradients(found.total, inputs)[1].any()
@@ -297,6 +317,7 @@ def test_weighted_cross_entropy(case, chunk_size):
         softcap=options["softcap"],
         chunk_size=chunk_size,
         choices=None if allowed.all() else choices_of(allowed),
+        temperature=options["temperature"],
     )
     zeros = torch.zeros_like(hidden)
     changed = options | {"denominator": 1.0, "allowed": allowed, "effect_weights": None}
@@ -439,6 +460,11 @@ def test_other_arguments_that_do_not_fit_are_refused():
         cft_loss(hidden, hidden[:1], head, targets, torch.ones(3))
     with pytest.raises(ValueError, match="chunk_size"):
         cft_loss(hidden, hidden, head, targets, torch.ones(3), chunk_size=0)
+    for temperature in (0.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match="temperature"):
+            cft_loss(hidden, hidden, head, targets, torch.ones(3), temperature=temperature)
+        with pytest.raises(ValueError, match="temperature"):
+            weighted_cross_entropy(hidden, head, targets, torch.ones(3), temperature=temperature)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])

@@ -1,6 +1,9 @@
-"""Options of a model so small that a test trains it in a blink."""
+"""Options of a model so small that a test trains it in a blink, and what makes its temperature move."""
 
+import math
 from typing import Any
+
+from cftrec.objective import temperature
 
 SMALL: dict[str, Any] = {
     "use_cpu": True,
@@ -16,3 +19,14 @@ SMALL: dict[str, Any] = {
     "save_strategy": "no",
     "attention_call": 500,  # small forests in several blocks, and nothing measured
 }
+
+ADAPTIVE: dict[str, Any] = {"softmax": "catalogue", "adaptive_temperature": True}
+
+
+def let_temperatures_move(patch: Any) -> None:
+    """Replace the formula, which holds a model that knows nothing at the lower bound, by one that shows every sum."""
+
+    def wanted(tokens: float, of_targets: float, candidates: float, total: float, squares: float) -> float:
+        return 3 + tokens / 40 + math.tanh(9 * of_targets / tokens - 3 * total / candidates) + math.tanh(squares / 40)
+
+    patch.setattr(temperature, "wanted_temperature", wanted)

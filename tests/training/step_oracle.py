@@ -45,6 +45,7 @@ def naive_step(
     prior_weight: float = 0.0,
     detach: bool = False,
     denominator: float | None = None,
+    temperature: float = 1.0,
 ) -> Parts:
     """Compute the losses of some targets.
 
@@ -63,6 +64,7 @@ def naive_step(
         prior_weight: of CE(f(x_0), y).
         detach: whether the effect's gradient stops at f(x_0).
         denominator: D; default the sum of the weights.
+        temperature: tau; every cross-entropy is tau CE(. / tau).
     """
     sequences = [tuple(catalogue.sequence(item).tolist()) for item in range(len(catalogue))]
     longest = max(map(len, sequences))
@@ -89,7 +91,8 @@ def naive_step(
             at = candidates.index(token)
             terms = (shown[place], shown[place] - kept[place], unshown[place])
             for number, values in enumerate(terms):
-                sums[number] = sums[number] - columns[number][used] * values[candidates].log_softmax(0)[at]
+                log_p = (values[candidates] / temperature).log_softmax(0)[at]
+                sums[number] = sums[number] - temperature * columns[number][used] * log_p
             used += 1
     assert used == len(weights)
     total = weights.sum() if denominator is None else denominator

@@ -132,6 +132,9 @@ def test_an_unknown_option_is_refused_with_what_is_near(options, parts):
         ("per_device_train_batch_size", 0),
         ("per_device_eval_batch_size", 0),
         ("gradient_accumulation_steps", 0),
+        ("temperature", 0),
+        ("temperature", "inf"),
+        ("adaptive_temperature", True),  # of the vocabulary softmax
         ("learning_rate", -1),
         ("learning_rate", "nan"),
         ("num_train_epochs", -1),
@@ -156,6 +159,14 @@ def test_an_unknown_option_is_refused_with_what_is_near(options, parts):
 )
 def test_a_value_that_makes_no_run_is_refused_by_name(name, value):
     assert name in refused(**{name: value})
+
+
+def test_an_adaptive_temperature_is_no_given_one():
+    adaptive = CPU | {"softmax": "catalogue", "adaptive_temperature": "true"}
+    assert load_config(overrides=adaptive).adaptive_temperature is True
+    message = refused(**adaptive, temperature=2)
+    assert "temperature=2.0" in message
+    assert "leave one out" in message
 
 
 def test_options_of_the_dataclass_are_checked_too(tmp_path):

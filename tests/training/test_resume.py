@@ -4,6 +4,7 @@ import importlib.util
 
 import pytest
 from safetensors.torch import load_file
+from small_options import ADAPTIVE, let_temperatures_move
 from transformers import TrainerCallback
 
 from cftrec.artefacts import read_manifest
@@ -39,14 +40,15 @@ def weights(run):
     return load_file(run / "model" / "model.safetensors")
 
 
-@pytest.mark.parametrize("stop", [2, 3, 4, 7, 11])
-def test_continues_to_the_same_weights(run, tmp_path, stop):
+@pytest.mark.parametrize(("stop", "method"), [(2, {}), (3, {}), (4, {}), (7, {}), (11, {}), (7, ADAPTIVE)])
+def test_continues_to_the_same_weights(run, tmp_path, monkeypatch, stop, method):
     """Before the first checkpoint, on one, after one, and in later epochs."""
-    expected = weights(run("whole"))
+    let_temperatures_move(monkeypatch)
+    expected = weights(run("whole", **method))
     with pytest.raises(InterruptedError):
-        run("cut", stop)
+        run("cut", stop, **method)
     assert not (tmp_path / "cut").exists()
-    got = weights(run("cut"))
+    got = weights(run("cut", **method))
     assert all((got[name] == expected[name]).all() for name in expected)
     assert {path.name for path in tmp_path.iterdir()} == {"dataset", "whole", "cut"}
 

@@ -6,10 +6,11 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from step_oracle import naive_gradients, naive_step, naive_weights, relative_error
+from step_oracle import continuations, history, naive_gradients, naive_step, naive_weights, relative_error
 
 from cftrec.forest.backbone import choose_batching
 from cftrec.forest.passes import Layout
+from cftrec.objective import Temperature
 from cftrec.training import collator as collator_module
 from cftrec.training.collator import Samples, StepCollator
 from cftrec.training.lora import add_lora
@@ -37,6 +38,10 @@ METHOD = [
     ("qwen2", {}, "alpaca", {"counterfactual": "empty"}),
     ("qwen2", {}, "plain", {"counterfactual": "placeholder"}),
     ("qwen2", {}, "d3", {"max_tokens": 270}),
+    ("llama", {}, "plain", {"temperature": 2.5, "prior_weight": 0.3}),
+    ("qwen2", {}, "alpaca", {"softmax": "catalogue", "temperature": 0.7}),
+    ("gemma2", GEMMA, "plain", {"softmax": "catalogue", "temperature": 2.5, "prior_weight": 0.3, "detach": True}),
+    ("phi", {}, "plain", {"softmax": "catalogue", "temperature": 2.5, "effect_weight": 0.0}),
 ]
 MODELS = [
     ("llama", {"tie_word_embeddings": True}, "plain", {}),
@@ -108,7 +113,11 @@ def random_weights(monkeypatch) -> list[torch.Tensor]:
 def make_step(model, method):
     choose_batching(model, "auto")
     return CFTStep(
-        model, method.get("effect_weight", 0.1), method.get("prior_weight", 0.0), method.get("detach", False)
+        model,
+        method.get("effect_weight", 0.1),
+        method.get("prior_weight", 0.0),
+        method.get("detach", False),
+        Temperature(method.get("temperature", 1.0)),
     )
 
 
@@ -218,6 +227,100 @@ def test_adapters_get_the_gradients_of_the_published_formula(
     assert len(batch["factual"]) > 1, "the step shall take several passes"
     check(model, dataset, prompt, catalogue, batch, collator.samples.positions[chosen].tolist(), drawn[0], method)
     assert all((parameter.grad is not None) == ("lora_" in name) for name, parameter in model.named_parameters())
+
+
+def first_logits(model, dataset, prompt, catalogue, positions):
+    """For each target, at the first place where the catalogue leaves a choice: its logit and all candidates'."""
+    sequences = [tuple(catalogue.sequence(item).tolist()) for item in range(len(catalogue))]
+    found = []
+    for position in positions:
+        target = sequences[int(dataset.events[position])]
+        place = next(place for place in range(len(target)) if len(continuations(sequences, target[:place])) > 1)
+        seen = [np.array(sequences[item]) for item in history(dataset, position, WINDOW, STRIDE)]
+        before = prompt.factual(seen, max(map(len, sequences))).tolist()
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([[*before, *target[:place]]]), use_cache=False).logits[0, -1]
+        found.append((logits[target[place]].item(), logits[continuations(sequences, target[:place])].tolist()))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "preset", "batching"),
+    [
+        ("llama", {}, "plain", "forest"),
+        ("qwen2", {}, "alpaca", "forest"),
+        ("gemma2", GEMMA, "plain", "forest"),
+        ("phi", {}, "plain", "padded"),
+    ],
+)
+@pytest.mark.parametrize("effect_weight", [0.1, 0.0])
+def test_an_adaptive_temperature_sees_every_titles_first_choice(
+    dataset, assembled, tiny_model, kind, shape, preset, batching, effect_weight
+):
+    prompt, catalogue = assembled(prompt=preset)
+    vocabulary = int(max(catalogue.tokens.max(), *prompt.factual([]), *prompt.counterfactual())) + 3
+    model = tiny_model(kind, vocabulary, **shape)
+    tokens = 140 if preset == "plain" else 400
+    method = {"softmax": "catalogue", "effect_weight": effect_weight}
+    collator = make_collator(dataset, prompt, catalogue, forest=batching == "forest", pass_tokens=tokens, **method)
+    step = make_step(model, method).train()
+    step.temperature = Temperature.adapting()
+    chosen = [7, 0, 3, 7, 21, 20, 12, 5]
+    batches = [collator(chosen), collator(chosen[:3])]
+    assert len(batches[0]["factual"]) > 1
+    for batch in batches:
+        step(batch)
+    positions = collator.samples.positions[chosen].tolist()
+    found = first_logits(copy.deepcopy(model).double(), dataset, prompt, catalogue, positions)
+    found += found[:3]
+    pool = torch.tensor([value for _, logits in found for value in logits], dtype=torch.float64)
+    expected = [len(found), sum(own for own, _ in found), len(pool), pool.sum(), pool.square().sum()]
+    assert step.temperature.sums.tolist() == pytest.approx([float(value) for value in expected], rel=1e-5, abs=1e-5)
+    assert step.temperature.value == 1.5, "only the end of the step moves it"
+
+
+def test_where_every_title_begins_alike_the_first_choice_is_the_next_token(dataset, assembled, tiny_model):
+    from cftrec.text import Catalogue
+
+    prompt, catalogue = assembled(prompt="plain")
+    sequences = [[1, 2, *catalogue.sequence(item).tolist()] for item in range(len(catalogue))]
+    names = [str(item) for item in range(len(catalogue))]
+    later = Catalogue.build(names, names, [np.array(sequence, dtype=np.int32) for sequence in sequences])
+    model, sums = tiny_model("llama", 310), []
+    for known in (catalogue, later):
+        collator = make_collator(dataset, prompt, known, softmax="catalogue")
+        step = make_step(model, {}).train()
+        step.temperature = Temperature.adapting()
+        step(collator(list(range(8))))
+        sums.append(step.temperature.sums.tolist())
+        found = first_logits(model, dataset, prompt, known, collator.samples.positions[:8].tolist())
+        assert sums[-1][1] == pytest.approx(sum(own for own, _ in found), rel=1e-4, abs=1e-4)
+    assert [sums[0][0], sums[0][2]] == [sums[1][0], sums[1][2]]
+    assert sums[0] != sums[1]
+
+
+def test_without_gradients_the_temperature_is_one_and_stays(dataset, assembled, tiny_model):
+    prompt, catalogue = assembled(prompt="plain")
+    batch = make_collator(dataset, prompt, catalogue, softmax="catalogue")(list(range(9)))
+    model = tiny_model("llama", 310)
+    plain, step = make_step(model, {"prior_weight": 0.2}).eval(), make_step(model, {"prior_weight": 0.2})
+    step.temperature = Temperature.adapting()
+    with torch.no_grad():
+        found = [step.eval()(batch), step.train()(batch)]
+    assert [[value.item() for value in losses] for losses in found] == [[v.item() for v in plain(batch)]] * 2
+    assert not step.temperature.sums.any()
+    assert step.train()(batch).loss.item() != found[0].loss.item()
+
+
+def test_a_temperature_makes_no_number_of_nothing(dataset, assembled, tiny_model):
+    prompt, catalogue = assembled(prompt="plain")
+    batch = make_collator(dataset, prompt, catalogue, softmax="catalogue")(list(range(6)))
+    batch["weights"] = torch.zeros_like(batch["weights"])
+    step = make_step(tiny_model("llama", 310), {"temperature": 5.0, "effect_weight": 9.0, "prior_weight": 9.0}).train()
+    losses = step(batch)
+    losses.loss.backward()
+    assert [value.item() for value in losses] == [0, 0, 0, 0]
+    assert all(p.grad is None or not p.grad.any() for p in step.parameters())
 
 
 def test_several_counterfactual_passes(dataset, assembled, tiny_model, monkeypatch):

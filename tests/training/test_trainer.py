@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_options import SMALL
+from small_options import ADAPTIVE, SMALL, let_temperatures_move
 from step_oracle import naive_gradients, naive_step, relative_error
 
 from cftrec.forest.sampler import epoch_order
+from cftrec.objective import Temperature
 from cftrec.training import CFTTrainer
 from cftrec.training.lora import add_lora
 from cftrec.training.run import assemble
@@ -83,6 +84,38 @@ def test_a_padded_update_is_that_of_the_forest(trainer_of):
     computed = [trainer.state.log_history[0] for trainer in (forest, padded)]
     assert computed[0]["tokens_naive"] == computed[1]["tokens_naive"]
     assert computed[0]["tokens_computed"] < computed[1]["tokens_computed"]
+
+
+def test_an_adaptive_temperature_does_not_depend_on_how_steps_are_cut(trainer_of, monkeypatch):
+    let_temperatures_move(monkeypatch)
+    options = SGD | ADAPTIVE | {"max_steps": 3, "sampler": "random", "prior_weight": 0.2}
+    whole = trainer_of(per_device_train_batch_size=16, **options)
+    changed = update(whole)
+    cut = trainer_of(per_device_train_batch_size=4, gradient_accumulation_steps=4, **options)
+    tiny = trainer_of(per_device_train_batch_size=16, pass_tokens=60, **options)
+    for other in (cut, tiny):
+        assert_same(update(other), changed, 1e-4)
+        assert other.model.temperature.value == pytest.approx(whole.model.temperature.value, rel=1e-6)
+    fixed = trainer_of(per_device_train_batch_size=16, **options | {"adaptive_temperature": False, "temperature": 1.5})
+    assert max(relative_error(value, changed[name]) for name, value in update(fixed).items()) > 1e-2
+
+
+def test_the_adaptive_temperature_follows_the_steps(trainer_of, monkeypatch):
+    """What a step saw counts from the next one on, evaluation moves nothing, and the log says where it is."""
+    let_temperatures_move(monkeypatch)
+    options = {"per_device_train_batch_size": 8, "max_steps": 3, "logging_steps": 1, "learning_rate": 0.0}
+    trainer = trainer_of(sampler="random", eval_strategy="steps", eval_steps=1, **options, **ADAPTIVE)
+    numbers = epoch_order(trainer.train_samples.groups("random"), trainer.args.seed, 0)
+    trainer.train()
+    lines = [line for line in trainer.state.log_history if "loss" in line]
+    step = trainer.model.train()
+    step.temperature = Temperature.adapting()
+    for place, line in enumerate(lines):
+        batch = trainer.data_collator(numbers[8 * place : 8 * place + 8].tolist())
+        assert line["loss"] == pytest.approx(step(batch).loss.item(), rel=1e-5)
+        step.temperature.move()
+        assert line["temperature"] == pytest.approx(step.temperature.value, rel=1e-9)
+    assert len({line["temperature"] for line in lines} | {1.5}) == 4
 
 
 def test_sixteen_samples_at_once_or_four_times_four_with_adamw(trainer_of):
@@ -334,6 +367,7 @@ def on_one_rank(rank: int, folder: str, options: dict, port: int) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     from cftrec.training import CFTConfig
 
+    let_temperatures_move(pytest.MonkeyPatch())
     dataset = pickle.loads(Path(folder, "dataset").read_bytes())
     config = CFTConfig(
         **options | {"output_dir": folder, "per_device_train_batch_size": 4, "ddp_backend": "gloo", "ddp_timeout": 120}
@@ -351,8 +385,10 @@ def on_one_rank(rank: int, folder: str, options: dict, port: int) -> None:
 
 
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="torch was built without gloo")
-def test_two_ranks_are_one_with_twice_the_batch(dataset, small_config, tmp_path):
-    options = SMALL | OF_RANKS | {"per_device_eval_batch_size": 3}  # 3 batches for 2 ranks
+@pytest.mark.parametrize("method", [{}, ADAPTIVE])
+def test_two_ranks_are_one_with_twice_the_batch(dataset, small_config, tmp_path, monkeypatch, method):
+    let_temperatures_move(monkeypatch)
+    options = SMALL | OF_RANKS | method | {"per_device_eval_batch_size": 3}  # 3 batches for 2 ranks
     (tmp_path / "dataset").write_bytes(pickle.dumps(dataset))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -360,13 +396,15 @@ def test_two_ranks_are_one_with_twice_the_batch(dataset, small_config, tmp_path)
     torch.multiprocessing.spawn(on_one_rank, (str(tmp_path), options, port), nprocs=2)
     both = torch.load(tmp_path / "result")
 
-    config = small_config(**OF_RANKS, per_device_train_batch_size=8)
+    config = small_config(**OF_RANKS, **method, per_device_train_batch_size=8)
     model, _, prompt, catalogue = assemble(dataset, config)
     trainer = CFTTrainer(model, config, dataset, prompt, catalogue)
     trainer.train()
     assert_same(both["weights"], model.state_dict(), 1e-5)
+    assert (trainer.model.temperature.value != 1) == bool(method)
+    names = ("loss", "normal", "effect", "tokens_naive", "temperature", "eval_loss", "eval_normal", "eval_effect")
     for mine, theirs in zip(both["log"], trainer.state.log_history, strict=True):
-        for name in ("loss", "normal", "effect", "tokens_naive", "eval_loss", "eval_normal", "eval_effect"):
+        for name in names:
             assert (name in mine) == (name in theirs)
             if name in theirs:
                 assert mine[name] == pytest.approx(theirs[name], rel=1e-5), name

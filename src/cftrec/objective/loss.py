@@ -62,6 +62,7 @@ def cft_loss(
     chunk_size: int | None = None,
     choices: Choices | None = None,
     fixed_counterfactual: bool = False,
+    temperature: float = 1.0,
 ) -> CFTLoss:
     """Counterfactual fine-tuning loss (arXiv 2410.22809), exact in value and in every gradient.
 
@@ -82,15 +83,17 @@ def cft_loss(
         choices: normalise over these tokens instead of the whole vocabulary (arXiv 2504.04178).
         fixed_counterfactual: take the logits f(x_0) for constants: no gradient reaches `counterfactual`, nor the head
             and the bias by way of f(x_0). (A detached `counterfactual` alone still lets the head's W h_0 be trained.)
+        temperature: tau, a constant that divides the logits of both terms, after any `softcap`.
 
     Returns:
         The three losses; gradients flow into both hidden states, the head and the bias.
 
     Raises:
         ValueError: shapes that do not fit, a target outside 0 to V - 1 (such as the -100 of ignored labels: leave these
-            tokens out), or a `chunk_size` below 1.
+            tokens out), a `chunk_size` below 1, or a `temperature` that is not above 0.
     """
-    weights, targets = weights.detach(), _checked(factual, counterfactual, head, targets, weights, chunk_size)
+    targets = _checked(factual, counterfactual, head, targets, weights, chunk_size, temperature)
+    weights = weights.detach()
     normal, effect = _Terms.apply(
         factual,
         counterfactual,
@@ -103,6 +106,7 @@ def cft_loss(
         chunk_size,
         choices,
         fixed_counterfactual,
+        temperature,
     )
     if denominator is None:
         denominator = weights.sum(dtype=normal.dtype)
@@ -121,10 +125,12 @@ def weighted_cross_entropy(
     softcap: float | None = None,
     chunk_size: int | None = None,
     choices: Choices | None = None,
+    temperature: float = 1.0,
 ) -> Tensor:
-    """Return sum w CE(f, y), a 0-dim tensor, with the arguments of `cft_loss`; the same blocks and gradients."""
-    targets = _checked(hidden, None, head, targets, weights, chunk_size)
-    return _Terms.apply(hidden, None, head, bias, targets, weights, None, softcap, chunk_size, choices, False)[0]
+    """Return sum w CE(f / tau, y), a 0-dim tensor, with the arguments of `cft_loss`; the same blocks and gradients."""
+    targets = _checked(hidden, None, head, targets, weights, chunk_size, temperature)
+    inputs = (hidden, None, head, bias, targets, weights, None)
+    return _Terms.apply(*inputs, softcap, chunk_size, choices, False, temperature)[0]
 
 
 def _checked(
@@ -134,6 +140,7 @@ def _checked(
     targets: Tensor,
     weights: Tensor,
     chunk_size: int | None,
+    temperature: float,
 ) -> Tensor:
     """Return the targets as int64; a block without a target's column would leave a wrong one unnoticed."""
     if counterfactual is not None and counterfactual.shape != factual.shape:
@@ -143,6 +150,8 @@ def _checked(
             raise ValueError(f"{name} are {tuple(given.shape)}, where factual has {len(factual)} tokens")
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
+    if not temperature > 0:
+        raise ValueError(f"temperature must be above 0, not {temperature}")
     targets = targets.long()
     if len(targets) and not (int(targets.min()) >= 0 and int(targets.max()) < len(head)):
         raise ValueError(f"targets must be from 0 to {len(head) - 1}; leave out the tokens that have none")
@@ -224,12 +233,18 @@ def _rows(factual: Tensor, counterfactual: Tensor | None, softcap: float | None,
     return torch.stack([factual.to(dtype), other.to(dtype)])
 
 
-def _logits(
-    rows: Tensor, head: Tensor, bias: Tensor | None, softcap: float | None, allowed: Tensor | None
+def block_logits(
+    rows: Tensor,
+    head: Tensor,
+    bias: Tensor | None,
+    softcap: float | None,
+    allowed: Tensor | None = None,
+    temperature: float = 1.0,
 ) -> tuple[Tensor, Tensor | None]:
     """Return the logits that are compared, [branches, n, columns] in fp32, of f(x_h) and of the effect.
 
-    And under a softcap those of f(x_h) and f(x_0). Products are in the dtype of `rows`; not allowed is -inf.
+    And under a softcap those of f(x_h) and f(x_0), which no temperature divides. Products are in the dtype of `rows`;
+    not allowed is -inf.
     """
     logits = (rows.flatten(0, 1) @ head.T).to(_wide(rows.dtype)).unflatten(0, rows.shape[:2])
     if bias is not None:
@@ -238,6 +253,8 @@ def _logits(
     if softcap is not None:
         capped = logits.div_(softcap).tanh_().mul_(softcap)
         logits = torch.stack([capped[0], *(capped[0] - unshown for unshown in capped[1:])])
+    if temperature != 1:
+        logits.div_(temperature)
     if allowed is not None:
         logits.masked_fill_(~allowed, -torch.inf)
     return logits, capped
@@ -272,6 +289,7 @@ class _Terms(torch.autograd.Function):
         chunk_size: int | None,
         choices: Choices | None,
         fixed: bool,
+        temperature: float,
     ) -> tuple[Tensor, Tensor]:
         dtype = compute_dtype(factual)
         rows = _rows(factual, counterfactual, softcap, dtype)
@@ -280,13 +298,13 @@ class _Terms(torch.autograd.Function):
         for block in _blocks(targets, head, len(rows), chunk_size, choices):
             columns, offset = _select(head, bias, block, dtype)
             for tokens, labels, allowed in block.groups:
-                logits, _ = _logits(rows[:, tokens], columns, offset, softcap, allowed)
+                logits, _ = block_logits(rows[:, tokens], columns, offset, softcap, allowed, temperature)
                 column, here = _at_labels(logits, labels)
                 label_logits[:, tokens] += torch.where(here, logits.gather(2, column), 0)[..., 0]
                 normaliser[:, tokens] = torch.logaddexp(normaliser[:, tokens], logits.logsumexp(2))
         effect_weights = weights if effect_weights is None else effect_weights
         ctx.save_for_backward(factual, counterfactual, head, bias, targets, weights, effect_weights, normaliser)
-        ctx.options = (softcap, chunk_size, choices, fixed, dtype)
+        ctx.options = (softcap, chunk_size, choices, fixed, temperature, dtype)
         result = _wide(factual.dtype)
         normal, *effect = (normaliser - label_logits).double() * torch.stack([weights, effect_weights])[: len(rows)]
         return normal.sum().to(result), sum(effect, torch.zeros_like(normal)).sum().to(result)
@@ -294,9 +312,9 @@ class _Terms(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
         factual, counterfactual, head, bias, targets, weights, effect_weights, normaliser = ctx.saved_tensors
-        softcap, chunk_size, choices, fixed, dtype = ctx.options
+        softcap, chunk_size, choices, fixed, temperature, dtype = ctx.options
         rows = _rows(factual, counterfactual, softcap, dtype)
-        scale = torch.stack([slopes[0] * weights, slopes[1] * effect_weights])[: len(rows)]
+        scale = torch.stack([slopes[0] * weights, slopes[1] * effect_weights])[: len(rows)] / temperature
         # Fixed logits f(x_0) leave the head and the bias the share of f(x_h) alone.
         seen = rows[:1].expand_as(rows) if fixed and softcap is None else rows
         biased = slice(None) if fixed or softcap is not None else slice(1)
@@ -308,7 +326,7 @@ class _Terms(torch.autograd.Function):
             of_columns: Tensor | None = None
             of_offset: Tensor | None = None
             for tokens, labels, allowed in block.groups:
-                logits, capped = _logits(rows[:, tokens], columns, offset, softcap, allowed)
+                logits, capped = block_logits(rows[:, tokens], columns, offset, softcap, allowed, temperature)
                 slope = _slope(logits, normaliser[:, tokens], labels, scale[:, tokens])
                 if capped is not None:
                     slope = _through_cap(slope, capped, softcap, fixed)
@@ -329,7 +347,7 @@ class _Terms(torch.autograd.Function):
             d_counterfactual,
             None if d_head is None else d_head.to(head.dtype),
             None if d_bias is None else d_bias.to(bias.dtype),
-            *[None] * 7,
+            *[None] * 8,
         )
 
 

@@ -174,6 +174,8 @@ class StepCollator:
         if self.softmax == "catalogue":
             nodes = self.scored.nodes[which]
             batch["choice_offsets"], batch["choice_tokens"] = choices_at(self.catalogue, nodes)
+            # Until it, all titles are one path, so any of them names its node.
+            batch["first_choices"] = torch.from_numpy(nodes == self.scored.nodes[:1])
         computed = sum(part["tokens"].numel() for part in passes + batch.get("counterfactual", []))
         batch["counts"] = torch.tensor([len(chosen), computed, naive])
         return batch

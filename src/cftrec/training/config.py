@@ -60,6 +60,12 @@ class CFTConfig(TrainingArguments):
         "training normalises over the whole vocabulary or over the tokens that continue some title of the catalogue",
         ("vocabulary", "catalogue"),
     )
+    temperature: float = _option(
+        1.0, "tau, by which training divides the logits (MSL, arXiv 2504.04178); recommending and evaluating leave it 1"
+    )
+    adaptive_temperature: bool = _option(
+        False, "let tau follow the logits of the titles' first tokens, from 1.5 to 5 (MSL); needs softmax=catalogue"
+    )
     decode_softmax: str = _option(
         "catalogue", "recommending normalises over the same two sets", ("catalogue", "vocabulary")
     )
@@ -155,6 +161,7 @@ class CFTConfig(TrainingArguments):
             "effect_weight": (0 <= self.effect_weight < math.inf, "at least 0"),
             "beta": (0 <= self.beta < math.inf, "at least 0"),
             "prior_weight": (0 <= self.prior_weight < math.inf, "at least 0"),
+            "temperature": (0 < self.temperature < math.inf, "above 0"),
             "window": (self.window >= 1, "at least 1 item"),
             "history_stride": (1 <= self.history_stride <= self.window, f"from 1 to window ({self.window})"),
             "max_tokens": (self.max_tokens is None or self.max_tokens >= 1, "at least 1 token"),
@@ -190,6 +197,10 @@ class CFTConfig(TrainingArguments):
                 f"option lora_rank={self.lora_rank}: nano starts from random weights, which adapters cannot make good; "
                 "leave it out, or choose model=smollm2 or a model folder"
             )
+        if self.adaptive_temperature and self.softmax != "catalogue":
+            raise InputError("option adaptive_temperature: needs softmax=catalogue, whose tokens it compares")
+        if self.adaptive_temperature and self.temperature != 1:
+            raise InputError(f"option temperature={self.temperature}: adaptive_temperature finds it; leave one out")
         if self.patience is not None and not (self.load_best_model_at_end and self.eval_strategy != "no"):
             raise InputError(
                 f"option patience={self.patience}: needs load_best_model_at_end=true and eval_strategy=steps or epoch"

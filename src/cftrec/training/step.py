@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from cftrec.forest.backbone import forest_hidden, head_of
 from cftrec.objective.loss import CFTLoss, Choices, cft_loss, weighted_cross_entropy
+from cftrec.objective.temperature import Temperature
 from cftrec.training.collator import Batch
 
 
@@ -26,16 +27,27 @@ class CFTStep(nn.Module):
     needs, and hands the gradients on when `backward` is called on its loss: to DistributedDataParallel, gradient
     accumulation and the optimizer it looks like any module with one loss.
 
+    With a temperature tau each part of the loss is tau CE(. / tau), as in MSL's adaptive one, so that slopes stay w
+    times a difference of probabilities; without gradients tau is 1, as for the log p that decoding ranks by.
+
     Args:
         model: a transformers causal language model, or a `peft.PeftModel` around one.
         effect_weight: lambda.
         prior_weight: weight of CE(f(x_0), y).
         detach_counterfactual: stop the effect term's gradient through f(x_0).
+        temperature: tau; default 1. An adaptive one sees the steps' logits here; whoever ends a step moves it.
     """
 
-    def __init__(self, model: Any, effect_weight: float, prior_weight: float, detach_counterfactual: bool) -> None:
+    def __init__(
+        self,
+        model: Any,
+        effect_weight: float,
+        prior_weight: float,
+        detach_counterfactual: bool,
+        temperature: Temperature | None = None,
+    ) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.temperature = model, temperature or Temperature()
         self.effect_weight, self.prior_weight, self.detach = effect_weight, prior_weight, detach_counterfactual
 
     def activation_checkpointing_enable(self, **options: Any) -> None:
@@ -56,14 +68,13 @@ class CFTStep(nn.Module):
                 lists of passes; `targets` int64 [N], `weights` [N] and `effect_weights` [N] (absent where equal to
                 `weights`) follow the factual passes' `nodes`; `rows` int64 [N] says which of the counterfactual
                 passes' hidden states belongs to each; `choice_offsets`, `choice_tokens` give the catalogue softmax's
-                tokens.
+                tokens, and `first_choices` bool [N] where a title makes its first choice.
             denominator: D; default sum w of the batch. Give the sum over the whole optimizer step where it has
                 several batches.
         """
         scale = batch["weights"].sum() if denominator is None else denominator
-        scale = torch.as_tensor(scale).clamp(
-            min=torch.finfo(torch.float32).tiny
-        )  # nothing to choose: a loss of 0, not 0/0
+        # Nothing to choose: a loss of 0, not 0/0; and slopes of 0, whatever finite factors they have.
+        scale = torch.as_tensor(scale).clamp(min=1e-30)
         if not (self.training and torch.is_grad_enabled()):
             return self._losses(batch, scale, None)
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
@@ -71,6 +82,8 @@ class CFTStep(nn.Module):
 
     def _losses(self, batch: Batch, scale: Tensor | float, gradients: "_Gradients | None") -> StepLoss:
         """Run the passes; with `gradients`, each pass's backward as soon as its loss is known."""
+        temperature = 1.0 if gradients is None else self.temperature.value
+        scale = scale / temperature
         hidden_0 = None
         if "counterfactual" in batch:
             hidden_0 = torch.cat([self._hidden(part) for part in batch["counterfactual"]])
@@ -80,13 +93,16 @@ class CFTStep(nn.Module):
         for part in batch["factual"]:
             own = slice(begin, begin + len(part["nodes"]))
             begin = own.stop
-            loss = self._effect(part, leaf, batch, own, scale)
+            shown = self._hidden(part)
+            if gradients is not None and self.temperature.adaptive:
+                self._observe(shown, batch, own)
+            loss = self._effect(shown, leaf, batch, own, scale, temperature)
             total[0] += loss.normal.detach()
             total[1] += loss.effect.detach()
             if gradients is not None:
                 gradients.add(loss.total, leaf if not self.detach else None)
         if leaf is not None and self.prior_weight:
-            prior = self._prior(leaf, batch) / scale
+            prior = self._prior(leaf, batch, temperature) / scale
             total[2] += prior.detach()
             if gradients is not None:
                 gradients.add(self.prior_weight * prior, leaf)
@@ -100,13 +116,39 @@ class CFTStep(nn.Module):
         hidden = forest_hidden(self.model, part["tokens"], part.get("depth"), part.get("end"), part.get("cuts"))
         return hidden.flatten(0, 1)[part["nodes"]]
 
-    def _effect(self, part: Batch, leaf: Tensor | None, batch: Batch, own: slice, scale: Tensor | float) -> CFTLoss:
+    @torch.no_grad()
+    def _observe(self, shown: Tensor, batch: Batch, own: slice) -> None:
+        """Let the temperature see what one factual pass's titles choose from first: the same tokens for all of them."""
+        first, choices = batch["first_choices"][own].nonzero()[:, 0], _choices(batch, own)
+        if choices is None or not len(first):
+            return
+        head, candidates = head_of(self.model), choices.tokens[slice(*choices.offsets[first[0] :][:2])]
+        bias = None if head.bias is None else head.bias[candidates]
+        places = candidates == batch["targets"][own][first, None]
+        self.temperature.observe(shown[first], head.weight[candidates], places, bias=bias, softcap=head.softcap)
+
+    def _effect(
+        self,
+        shown: Tensor,
+        leaf: Tensor | None,
+        batch: Batch,
+        own: slice,
+        scale: Tensor | float,
+        temperature: float,
+    ) -> CFTLoss:
         """Return the losses of one factual pass; without a counterfactual its effect is 0."""
         head = head_of(self.model)
-        shown, targets, weights = self._hidden(part), batch["targets"][own], batch["weights"][own]
+        targets, weights = batch["targets"][own], batch["weights"][own]
         if leaf is None:
             normal = weighted_cross_entropy(
-                shown, head.weight, targets, weights, bias=head.bias, softcap=head.softcap, choices=_choices(batch, own)
+                shown,
+                head.weight,
+                targets,
+                weights,
+                bias=head.bias,
+                softcap=head.softcap,
+                choices=_choices(batch, own),
+                temperature=temperature,
             )
             return CFTLoss(normal / scale, normal / scale, torch.zeros_like(normal))
         unshown = leaf[batch["rows"][own]]
@@ -123,9 +165,10 @@ class CFTStep(nn.Module):
             denominator=scale,
             choices=_choices(batch, own),
             fixed_counterfactual=self.detach,
+            temperature=temperature,
         )
 
-    def _prior(self, leaf: Tensor, batch: Batch) -> Tensor:
+    def _prior(self, leaf: Tensor, batch: Batch, temperature: float) -> Tensor:
         head, whole = head_of(self.model), slice(0, len(batch["targets"]))
         return weighted_cross_entropy(
             leaf[batch["rows"]],
@@ -135,6 +178,7 @@ class CFTStep(nn.Module):
             bias=head.bias,
             softcap=head.softcap,
             choices=_choices(batch, whole),
+            temperature=temperature,
         )
 
 

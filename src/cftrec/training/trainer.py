@@ -1,6 +1,7 @@
 """`transformers.Trainer` for counterfactual fine-tuning: exact sums over a step and over a split."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from cftrec.artefacts import read_json, write_json
 from cftrec.data import Dataset
 from cftrec.forest.backbone import choose_batching
 from cftrec.forest.cost import attention_call, fitting_tokens
 from cftrec.forest.passes import Layout
 from cftrec.forest.sampler import StepSampler
+from cftrec.objective.temperature import Temperature
 from cftrec.text.catalogue import Catalogue
 from cftrec.text.prompt import Prompt
 from cftrec.training.collator import Batch, Samples, StepCollator
@@ -23,7 +26,7 @@ from cftrec.training.config import CFTConfig
 from cftrec.training.lora import load_weights, save_weights
 from cftrec.training.step import CFTStep, StepLoss
 
-_COMPLETE = "complete"
+_COMPLETE, _TEMPERATURE = "complete", "temperature.json"
 _CPU_TOKENS, _GPU_TOKENS = 2048, 16384  # passes beyond which no speed was gained
 
 
@@ -84,13 +87,14 @@ class CFTTrainer(Trainer):
         self.eval_collator = collator(validation)
         self.totals = torch.zeros(7, dtype=torch.float64)
         self.logged_at = time.perf_counter()
+        temperature = Temperature.adapting() if args.adaptive_temperature else Temperature(args.temperature)
         super().__init__(
-            model=CFTStep(model, args.effect_weight, args.prior_weight, args.detach_counterfactual),
+            model=CFTStep(model, args.effect_weight, args.prior_weight, args.detach_counterfactual, temperature),
             args=args,
             train_dataset=self.train_samples,
             eval_dataset=validation,
             data_collator=collator(self.train_samples),
-            callbacks=[*(callbacks or []), LogLast(), MarkComplete(), *stopping],
+            callbacks=[*(callbacks or []), MoveTemperature(self._over_ranks), LogLast(), MarkComplete(), *stopping],
         )
         self.remove_callback(PrinterCallback)
         # The loss is normalised over the whole step, so accumulation must not divide it again.
@@ -144,6 +148,8 @@ class CFTTrainer(Trainer):
             logs |= {"normal": normal / steps, "effect": effect / steps}
             if self.args.prior_weight:
                 logs["prior"] = prior / steps
+            if self.args.adaptive_temperature:
+                logs["temperature"] = self.model.temperature.value
             logs |= {
                 "samples_per_second": samples / seconds,
                 "tokens_computed": computed,
@@ -185,12 +191,20 @@ class CFTTrainer(Trainer):
         return self.accelerator.reduce(sums.to(self.args.device), "sum").cpu() if self.args.world_size > 1 else sums
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """Save the language model alone, as a folder that transformers loads, or its adapters, as one of PEFT."""
-        save_weights(self.model.model, Path(output_dir or self.args.output_dir))
+        """Save the language model alone, as a folder that transformers loads, or its adapters, as one of PEFT.
+
+        And beside it the temperature, where that is part of the training's state.
+        """
+        folder = Path(output_dir or self.args.output_dir)
+        save_weights(self.model.model, folder)
+        if self.args.adaptive_temperature:
+            write_json(folder / _TEMPERATURE, {"temperature": self.model.temperature.value})
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Load what `_save` wrote."""
         load_weights(self.model.model, Path(resume_from_checkpoint))
+        if self.args.adaptive_temperature:
+            self.model.temperature.value = read_json(Path(resume_from_checkpoint) / _TEMPERATURE)["temperature"]
 
     def _load_best_model(self) -> None:
         """Go back to the checkpoint that was best by `metric_for_best_model`."""
@@ -217,6 +231,18 @@ def layout_of(model: Any, args: CFTConfig, forest: bool) -> Layout:
     if call is None and forest:
         call = attention_call(model, autocast or model.dtype)
     return Layout(forest, tokens, call or 0)
+
+
+class MoveTemperature(TrainerCallback):
+    """Moves an adaptive temperature once a step is whole, by what all ranks saw in it."""
+
+    def __init__(self, over_ranks: Callable[[Tensor], Tensor]) -> None:
+        self.over_ranks = over_ranks
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: CFTStep | None = None, **kwargs: Any) -> None:
+        """Move it before anything is logged, measured or saved."""
+        if model is not None and model.temperature.adaptive:
+            model.temperature.move(self.over_ranks)
 
 
 class LogLast(TrainerCallback):
