@@ -24,6 +24,7 @@ from cftrec.training.collator import Samples, StepCollator
 from cftrec.training.run import assemble, quiet_transformers
 from cftrec.training.trainer import layout_of
 
+MIB = 2**20
 RESULTS = Path(__file__).parent / "results"
 GAMES = Path(__file__).parents[2] / "shared" / "data" / "amazon-games"
 LOGS: dict[str, tuple[str, str, str]] = {
@@ -119,6 +120,26 @@ def interleaved(sides: dict[str, Callable[[], Any]], repeats: int) -> dict[str, 
             call()
             seconds[name].append(time.perf_counter() - begin)
     return seconds
+
+
+def peak_bytes(call: Callable[[], Any]) -> int:
+    """Return the most bytes that a call holds at a time beyond what is there before it, on the CPU.
+
+    Read off every allocation and release of torch's allocator (the profiler's record of them, which also holds what an
+    operator allocates inside).
+    """
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as record:
+        call()
+    events = sorted(
+        (event.start_ns(), event.nbytes())
+        for event in record.profiler.kineto_results.events()
+        if event.name() == "[memory]"
+    )
+    held = most = 0
+    for _, size in events:
+        held += size
+        most = max(most, held)
+    return most
 
 
 def plain(args: argparse.Namespace) -> dict[str, Any]:

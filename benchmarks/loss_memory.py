@@ -27,9 +27,8 @@ from torch import Tensor
 
 from cftrec.objective import cft_loss
 from cftrec.objective.loss import CHUNK_BYTES
-from common import interleaved, parser, report
+from common import MIB, interleaved, parser, peak_bytes, report
 
-MIB = 2**20
 PRECISIONS = {
     "fp32": "fp32 throughout",
     "bf16": "bf16 weights and hidden states",
@@ -140,18 +139,7 @@ def peak(case: Case, name: str) -> int:
         before = torch.cuda.memory_allocated()
         call()
         return torch.cuda.max_memory_allocated() - before
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as record:
-        call()
-    events = sorted(
-        (event.start_ns(), event.nbytes())
-        for event in record.profiler.kineto_results.events()
-        if event.name() == "[memory]"
-    )
-    held = most = 0
-    for _, size in events:
-        held += size
-        most = max(most, held)
-    return most
+    return peak_bytes(call)
 
 
 def resident_growth(case: Case, name: str) -> float | None:

@@ -15,6 +15,9 @@ to three minutes.
 
 import contextlib
 import copy
+import statistics
+import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -60,9 +63,55 @@ def main() -> None:
     times = interleaved(sides, args.repeats)
     result = summarise(times, "ours")
     counts = torch.stack([batch["counts"] for batch in ours["ours"].batches]).double().mean(0)
-    facts = plain(args) | {"tokens_computed": counts[1].item(), "tokens_naive_cft": counts[2].item(), "losses": losses}
+    flops = needed_flops(model, ours["ours"].batches)
+    gemm = gemm_flops(model, ours["ours"].batches[0], torch.bfloat16 if args.bf16 else torch.float32)
+    result["ours"]["linear_over_gemm"] = statistics.median(
+        flops[(turn + 1) % len(flops)] / second / gemm for turn, second in enumerate(times["ours"])
+    )
+    facts = (
+        plain(args)
+        | {"gemm_gflops": gemm / 1e9}
+        | {"tokens_computed": counts[1].item(), "tokens_naive_cft": counts[2].item(), "losses": losses}
+    )
     name = f"train_step-{args.data}-{args.model}-{args.prompt}-w{args.window}s{args.stride}-{args.sampler}"
     report(name + ("-bf16" if args.bf16 else ""), {"options": facts, "sides": result}, args.save)
+
+
+def linear_layers(model: Any) -> list[torch.nn.Linear]:
+    """Return the layers whose products a step cannot do without, the head left out."""
+    head = model.get_output_embeddings()
+    return [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear) and layer is not head]
+
+
+def needed_flops(model: Any, batches: list[Any]) -> list[float]:
+    """Return each step's floating-point operations in linear layers and head: 6 a weight and token, nothing twice."""
+    layers = sum(layer.weight.numel() for layer in linear_layers(model))
+    head = model.get_output_embeddings().weight.numel()
+    branches = 2 if "counterfactual" in batches[0] else 1
+    return [6.0 * (batch["counts"][1].item() * layers + branches * len(batch["targets"]) * head) for batch in batches]
+
+
+def gemm_flops(model: Any, batch: Any, dtype: torch.dtype) -> float:
+    """Return FLOP/s of the bare products of the linear layers and the head, each shape as often as a step needs it."""
+    tokens = max(part["tokens"].numel() for part in batch["factual"])
+    shapes = [(tokens, *layer.weight.shape) for layer in linear_layers(model)]
+    shapes.append((2 * len(batch["targets"]), *model.get_output_embeddings().weight.shape))
+    spent = total = 0.0
+    for shape, count in Counter(shapes).items():
+        rows, out, inner = shape
+        x, w, g = (
+            torch.randn(rows, inner).to(dtype),
+            torch.randn(out, inner).to(dtype),
+            torch.randn(rows, out).to(dtype),
+        )
+        times = []
+        for _ in range(5):
+            begin = time.perf_counter()
+            torch.mm(x, w.T), torch.mm(g, w), torch.mm(g.T, x)
+            times.append(time.perf_counter() - begin)
+        spent += count * statistics.median(times)
+        total += count * 6.0 * rows * out * inner
+    return total / spent
 
 
 class Ours:

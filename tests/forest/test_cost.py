@@ -53,7 +53,7 @@ def test_a_home_that_cannot_be_written_is_no_error(tiny_model, timed, tmp_path, 
 def test_a_real_measurement_ends_within_its_bounds(tiny_model, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     call = cost.attention_call(tiny_model("llama"), torch.float32)
-    assert 1 <= call <= cost.MOST_CALL
+    assert cost.LEAST_CALL <= call <= cost.MOST_CALL
     assert call & (call - 1) == 0
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ from cftrec.artefacts import write_json
 from cftrec.forest.attention import attend
 from cftrec.forest.backbone import causal_lm, forest_hidden
 
-MOST_CALL = 2**20
+LEAST_CALL, MOST_CALL = 2**8, 2**20  # what a disturbed measurement may come to
 _SMALL, _LARGE = (32, 64), (256, 512)  # queries and keys of the two blocks that are timed
 
 
@@ -46,12 +45,12 @@ def _fit(device: torch.device, heads: int, key_heads: int, size: int, dtype: tor
     )
     fewer, more = (queries * keys for queries, keys in (_SMALL, _LARGE))
     pair = max(large - small, 1e-9) / (more - fewer)
-    call = min(max((small - fewer * pair) / pair, 1), MOST_CALL)
+    call = min(max((small - fewer * pair) / pair, LEAST_CALL), MOST_CALL)
     return 2 ** round(np.log2(call))
 
 
 def _seconds(device: torch.device, shape: tuple[int, int, int], queries: int, keys: int, dtype: torch.dtype) -> float:
-    """Return the median time of one block, forward and backward."""
+    """Return the time of one block, forward and backward: the least of several, which other processes disturb least."""
     heads, key_heads, size = shape
 
     def random(own: int, length: int) -> Tensor:
@@ -60,13 +59,13 @@ def _seconds(device: torch.device, shape: tuple[int, int, int], queries: int, ke
     query, key, value = random(heads, queries), random(key_heads, keys), random(key_heads, keys)
     allowed = torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
     times = []
-    for _ in range(12):
+    for _ in range(20):
         begin = time.perf_counter()
         attend(query, key, value, allowed).sum().backward()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - begin)
-    return statistics.median(times[2:])
+    return min(times)
 
 
 def _device_name(device: torch.device) -> str:

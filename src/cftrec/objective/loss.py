@@ -3,7 +3,8 @@
 The head is affine, so f(x_h) - f(x_0) = W (h1 - h0): the effect's logits cost one product with the difference of the
 hidden states, and the loss is a weighted cross-entropy of twice as many rows. The head is cut along the vocabulary: a
 block's part of the normaliser, and later its gradient, is finished before the next block begins, so that whatever else
-is held is bounded by `CHUNK_BYTES`, not by the vocabulary. Backward forms each block's logits again.
+is held is bounded by `CHUNK_BYTES` and `KEPT_BYTES`, not by the vocabulary. Backward forms each block's logits again where
+they are too many to be kept.
 """
 
 from collections.abc import Iterator
@@ -18,6 +19,9 @@ CHUNK_BYTES = 8 * 2**20
 Small enough for a CPU's cache, where the passes over a block cost less than from memory; a GPU, which wants larger
 products, gets `GPU_CHUNKS` times as much.
 """
+
+KEPT_BYTES = 128 * 2**20
+"""Most bytes of logits, in the dtype of the products, that are kept for backward: all of them, or else none."""
 
 GPU_CHUNKS = 8
 """Budget of a GPU over that of a CPU."""
@@ -233,9 +237,13 @@ def _rows(factual: Tensor, counterfactual: Tensor | None, softcap: float | None,
     return torch.stack([factual.to(dtype), other.to(dtype)])
 
 
+def head_products(rows: Tensor, head: Tensor) -> Tensor:
+    """Return [branches, n, columns]: [branches, n, H] rows times [columns, H] of the head, in their dtype."""
+    return (rows.flatten(0, 1) @ head.T).unflatten(0, rows.shape[:2])
+
+
 def block_logits(
-    rows: Tensor,
-    head: Tensor,
+    products: Tensor,
     bias: Tensor | None,
     softcap: float | None,
     allowed: Tensor | None = None,
@@ -243,10 +251,10 @@ def block_logits(
 ) -> tuple[Tensor, Tensor | None]:
     """Return the logits that are compared, [branches, n, columns] in fp32, of f(x_h) and of the effect.
 
-    And under a softcap those of f(x_h) and f(x_0), which no temperature divides. Products are in the dtype of `rows`;
-    not allowed is -inf.
+    And under a softcap those of f(x_h) and f(x_0), which no temperature divides. Not allowed is -inf. `products`
+    (`head_products`) stay as they are.
     """
-    logits = (rows.flatten(0, 1) @ head.T).to(_wide(rows.dtype)).unflatten(0, rows.shape[:2])
+    logits = products.to(_wide(products.dtype), copy=True)
     if bias is not None:
         (logits if softcap is not None else logits[0]).add_(bias)  # it cancels in the effect
     capped = None
@@ -295,16 +303,23 @@ class _Terms(torch.autograd.Function):
         rows = _rows(factual, counterfactual, softcap, dtype)
         normaliser = torch.full(rows.shape[:2], -torch.inf, dtype=_wide(dtype), device=rows.device)
         label_logits = torch.zeros_like(normaliser)
+        kept: list[Tensor] | None = None
+        if choices is None and rows.shape[:2].numel() * len(head) * rows.element_size() <= KEPT_BYTES:
+            kept = []
         for block in _blocks(targets, head, len(rows), chunk_size, choices):
             columns, offset = _select(head, bias, block, dtype)
             for tokens, labels, allowed in block.groups:
-                logits, _ = block_logits(rows[:, tokens], columns, offset, softcap, allowed, temperature)
+                products = head_products(rows[:, tokens], columns)
+                if kept is not None:
+                    kept.append(products)
+                logits, _ = block_logits(products, offset, softcap, allowed, temperature)
                 column, here = _at_labels(logits, labels)
                 label_logits[:, tokens] += torch.where(here, logits.gather(2, column), 0)[..., 0]
                 normaliser[:, tokens] = torch.logaddexp(normaliser[:, tokens], logits.logsumexp(2))
         effect_weights = weights if effect_weights is None else effect_weights
         ctx.save_for_backward(factual, counterfactual, head, bias, targets, weights, effect_weights, normaliser)
         ctx.options = (softcap, chunk_size, choices, fixed, temperature, dtype)
+        ctx.kept = kept if any(ctx.needs_input_grad) else None
         result = _wide(factual.dtype)
         normal, *effect = (normaliser - label_logits).double() * torch.stack([weights, effect_weights])[: len(rows)]
         return normal.sum().to(result), sum(effect, torch.zeros_like(normal)).sum().to(result)
@@ -321,12 +336,14 @@ class _Terms(torch.autograd.Function):
         d_rows = torch.zeros_like(rows, dtype=_wide(dtype))
         d_head = _empty_gradient(head, choices) if ctx.needs_input_grad[2] else None
         d_bias = _empty_gradient(bias, choices) if ctx.needs_input_grad[3] else None
+        kept = None if ctx.kept is None else iter(ctx.kept)
         for block in _blocks(targets, head, len(rows), chunk_size, choices):
             columns, offset = _select(head, bias, block, dtype)
             of_columns: Tensor | None = None
             of_offset: Tensor | None = None
             for tokens, labels, allowed in block.groups:
-                logits, capped = block_logits(rows[:, tokens], columns, offset, softcap, allowed, temperature)
+                products = head_products(rows[:, tokens], columns) if kept is None else next(kept)
+                logits, capped = block_logits(products, offset, softcap, allowed, temperature)
                 slope = _slope(logits, normaliser[:, tokens], labels, scale[:, tokens])
                 if capped is not None:
                     slope = _through_cap(slope, capped, softcap, fixed)

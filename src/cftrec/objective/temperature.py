@@ -25,7 +25,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cftrec.objective.loss import CHUNK_BYTES, block_logits, compute_dtype
+from cftrec.objective.loss import CHUNK_BYTES, block_logits, compute_dtype, head_products
 
 SHARE = 0.25
 """eta, the probability that the adaptive temperature seeks for a target."""
@@ -71,7 +71,7 @@ class Temperature:
         dtype, size = compute_dtype(hidden), max(1, CHUNK_BYTES // (8 * len(head)))
         head = head.to(dtype)
         for rows, chosen in zip(hidden.to(dtype).split(size), targets.split(size), strict=True):
-            logits = block_logits(rows[None], head, bias, softcap)[0][0].double()
+            logits = block_logits(head_products(rows[None], head), bias, softcap)[0][0].double()
             found = (logits[chosen].sum(), logits.sum(), logits.square().sum())
             counts = (logits.new_tensor(len(rows)), logits.new_tensor(logits.numel()))
             self.sums = self.sums.to(logits.device) + torch.stack([counts[0], found[0], counts[1], *found[1:]])
