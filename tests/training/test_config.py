@@ -77,6 +77,17 @@ def test_values_become_what_their_option_is(name, given, value):
     assert isinstance(found, type(value))
 
 
+@pytest.mark.parametrize(
+    ("metric", "high"),
+    [("eval_loss", False), ("normal", False), ("eval_effect", False), ("prior", False), ("eval_ndcg@10", True)],
+)
+def test_whether_high_is_better_follows_from_the_metric(metric, high):
+    options = CPU | {"metric_for_best_model": metric}
+    assert load_config(overrides=options).greater_is_better is high
+    assert load_config(overrides=options | {"greater_is_better": high}).greater_is_better is high
+    assert "the worst model" in refused(**options, greater_is_better=not high)
+
+
 def test_overrides_go_before_the_file(tmp_path):
     file = write(tmp_path, "beta: 0.5\nwindow: 7\nhistory_stride: 3\nuse_cpu: true\n")
     config = load_config(file, {"beta": "0.75", "window": None})
@@ -142,6 +153,7 @@ def test_an_unknown_option_is_refused_with_what_is_near(options, parts):
         ("counterfactual", "none"),
         ("sampler", "shuffled"),
         ("batching", "packed"),
+        ("metric_for_best_model", "eval_ndcg@20"),
         ("weighting", "gain"),
         ("weighted_terms", "none"),
         ("decode_softmax", "both"),

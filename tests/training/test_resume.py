@@ -78,7 +78,6 @@ def test_best_model_and_early_stopping(run, dataset, tmp_path):
         "save_steps": 2,
         "load_best_model_at_end": True,
         "metric_for_best_model": "eval_normal",
-        "greater_is_better": False,
         "learning_rate": 3.0,
         "lr_scheduler_type": "constant",
         "patience": 1,

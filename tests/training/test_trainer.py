@@ -14,6 +14,7 @@ import torch
 from small_options import SMALL
 from step_oracle import naive_gradients, naive_step, relative_error
 
+from cftrec.evaluation.validation import ranking_metrics
 from cftrec.forest.sampler import epoch_order
 from cftrec.training import CFTTrainer
 from cftrec.training.lora import add_lora
@@ -327,7 +328,7 @@ def on_one_rank(rank: int, folder: str, options: dict, port: int) -> None:
         **options | {"output_dir": folder, "per_device_train_batch_size": 4, "ddp_backend": "gloo", "ddp_timeout": 120}
     )
     model, _, prompt, catalogue = assemble(dataset, config)
-    trainer = CFTTrainer(model, config, dataset, prompt, catalogue)
+    trainer = CFTTrainer(model, config, dataset, prompt, catalogue, measure=ranking_metrics)
     trainer.train()
     if rank == 0:
         torch.save({"log": trainer.state.log_history, "weights": model.state_dict()}, Path(folder, "result"))
@@ -350,11 +351,12 @@ def test_two_ranks_are_one_with_twice_the_batch(dataset, small_config, tmp_path)
 
     config = small_config(**OF_RANKS, per_device_train_batch_size=8)
     model, _, prompt, catalogue = assemble(dataset, config)
-    trainer = CFTTrainer(model, config, dataset, prompt, catalogue)
+    trainer = CFTTrainer(model, config, dataset, prompt, catalogue, measure=ranking_metrics)
     trainer.train()
     assert_same(both["weights"], model.state_dict(), 1e-5)
     for mine, theirs in zip(both["log"], trainer.state.log_history, strict=True):
-        for name in ("loss", "normal", "effect", "tokens_naive", "eval_loss", "eval_normal", "eval_effect"):
+        names = ("loss", "normal", "effect", "tokens_naive", "eval_loss", "eval_normal", "eval_effect", "eval_ndcg@10")
+        for name in names:
             assert (name in mine) == (name in theirs)
             if name in theirs:
                 assert mine[name] == pytest.approx(theirs[name], rel=1e-5), name

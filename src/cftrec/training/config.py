@@ -117,7 +117,8 @@ class CFTConfig(TrainingArguments):
     patience: int | None = _option(
         None,
         "stop early after this many evaluations without a better metric_for_best_model (eval_loss: the trained "
-        "objective, eval_normal: its plain part); needs eval_strategy and load_best_model_at_end",
+        "objective, eval_normal: its plain part, eval_ndcg@10: NDCG@10 of all validation targets, ranked as by "
+        "`cftrec evaluate`, a search for each); needs eval_strategy and load_best_model_at_end",
     )
     disable_tqdm: bool | None = _option(True, "cftrec shows its own progress bar")
     remove_unused_columns: bool = _option(False, "samples are positions of a log and have no columns")
@@ -125,6 +126,10 @@ class CFTConfig(TrainingArguments):
 
     def __post_init__(self) -> None:
         """Fill in what depends on other options, and check all of them."""
+        if self.metric_for_best_model is not None and self.greater_is_better is None:
+            self.greater_is_better: Any = (
+                self.best_metric == RANKED
+            )  # transformers takes all but a *loss to be better high
         if self.learning_rate is None:
             self.learning_rate = 2e-3 if self.model == "nano" else 1e-4
         if self.pass_tokens is None:
@@ -170,6 +175,10 @@ class CFTConfig(TrainingArguments):
                 self.metric_for_best_model is None or self.metric_for_best_model.removeprefix("eval_") in _MEASURED,
                 f"one of {', '.join('eval_' + name for name in _MEASURED)}",
             ),
+            "greater_is_better": (
+                self.metric_for_best_model is None or self.greater_is_better == (self.best_metric == RANKED),
+                f"left out: it follows from {self.best_metric}, and the other way the worst model would be the best",
+            ),
         }
         for name, (holds, wanted) in bounds.items():
             if not holds:
@@ -197,6 +206,12 @@ class CFTConfig(TrainingArguments):
                     f"option report_to={tracker!r}: not known or not installed; there are none, {', '.join(trackers)}"
                 )
 
+    @property
+    def best_metric(self) -> str:
+        """What `metric_for_best_model` is called in the log and in what `CFTTrainer.evaluate` returns; "" for None."""
+        name = self.metric_for_best_model
+        return "" if name is None else "eval_" + name.removeprefix("eval_")
+
     def to_options(self) -> dict[str, Any]:
         """Return what decides the run as plain YAML values: the options above, and others that are no defaults."""
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
@@ -220,7 +235,9 @@ _SHOWN = frozenset(
     {"seed", "num_train_epochs", "max_steps", "gradient_accumulation_steps", "bf16", "lr_scheduler_type"}
 )
 _LOCAL = frozenset({"output_dir", "run_name", "local_rank", "accelerator_config", "use_cpu", "do_eval"})
-_MEASURED = ("loss", "normal", "effect", "prior")  # what `CFTTrainer.evaluate` gives
+RANKED = "eval_ndcg@10"
+"""The one validation metric that is better high, and that training cannot find by itself: it takes a search."""
+_MEASURED = ("loss", "normal", "effect", "prior", RANKED.removeprefix("eval_"))  # what `CFTTrainer.evaluate` gives
 _UNREAD = {
     "resume_from_checkpoint": None,  # the same command goes on by itself
     "do_train": False,

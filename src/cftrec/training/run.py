@@ -20,12 +20,18 @@ from cftrec.text import Catalogue, Prompt, build_prompt, given_tokens, item_text
 from cftrec.training.config import CFTConfig
 from cftrec.training.lora import save_weights
 from cftrec.training.models import load_model
-from cftrec.training.trainer import CFTTrainer, last_complete_checkpoint
+from cftrec.training.trainer import CFTTrainer, Measure, last_complete_checkpoint
 
 CONFIG, PROMPT, LOG, MODEL, ADAPTER = "config.yaml", "prompt.json", "log.json", "model", "adapter"
 
 
-def train(data: Path, out: Path, config: CFTConfig, callbacks: list[TrainerCallback] | None = None) -> Path:
+def train(
+    data: Path,
+    out: Path,
+    config: CFTConfig,
+    callbacks: list[TrainerCallback] | None = None,
+    measure: Measure | None = None,
+) -> Path:
     """Fine-tune a model on a Dataset folder and write a RUN folder, whole or not at all.
 
     Checkpoints live in a hidden folder beside `out` until the RUN is finished; the same call after an interruption goes
@@ -41,6 +47,7 @@ def train(data: Path, out: Path, config: CFTConfig, callbacks: list[TrainerCallb
         out: the RUN folder to make; its name names the model in comparisons.
         config: the options.
         callbacks: transformers callbacks, such as a progress bar.
+        measure: further validation metrics (`CFTTrainer`), needed for `metric_for_best_model=eval_ndcg@10`.
 
     Returns:
         `out`.
@@ -64,7 +71,7 @@ def train(data: Path, out: Path, config: CFTConfig, callbacks: list[TrainerCallb
     last = last_complete_checkpoint(checkpoints)
     begin = time.perf_counter()
     try:
-        trainer = _make_trainer(model, config, dataset, prompt, catalogue, callbacks)
+        trainer = _make_trainer(model, config, dataset, prompt, catalogue, callbacks, measure)
         if trainer.objection and trainer.is_world_process_zero():
             print(f"cftrec: batches are padded, since {trainer.objection}", file=sys.stderr)
         result = trainer.train(resume_from_checkpoint=str(last) if last else None)

@@ -1,24 +1,34 @@
 """`transformers.Trainer` for counterfactual fine-tuning: exact sums over a step and over a split."""
 
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
+from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from cftrec.data import Dataset
+from cftrec.errors import InputError
 from cftrec.forest.backbone import choose_batching
 from cftrec.forest.sampler import StepSampler
 from cftrec.text.catalogue import Catalogue
 from cftrec.text.prompt import Prompt
 from cftrec.training.collator import Batch, Samples, StepCollator
-from cftrec.training.config import CFTConfig
+from cftrec.training.config import RANKED, CFTConfig
 from cftrec.training.lora import load_weights, save_weights
 from cftrec.training.step import CFTStep, StepLoss
 
+Measure = Callable[["CFTTrainer", NDArray[np.int64]], Mapping[str, NDArray[np.float64]]]
+"""Further metrics of validation targets, such as their ranks, for which training has no means of its own.
+
+Called with the trainer, its model in eval mode, and the event positions of n targets (n may be 0); returns a metric's
+name, such as "ndcg@10", and its value for each target, float64 [n].
+"""
 _COMPLETE = "complete"
 
 
@@ -32,13 +42,18 @@ class CFTTrainer(Trainer):
         prompt: x_h and x_0 in the model's tokens.
         catalogue: the items' token sequences.
         callbacks: further transformers callbacks.
+        measure: further metrics of validation targets, which `evaluate` adds to its own; needed where
+            `metric_for_best_model` is one, such as `cftrec.evaluation.validation.ranking_metrics`.
 
     Attributes:
+        data: as given.
+        prompt: as given.
+        catalogue: as given.
         batching: "forest" or "padded", what `args.batching` came to for this model.
         objection: why "auto" had to choose "padded", else "".
 
     Raises:
-        InputError: the model cannot be run as `args.batching` wants.
+        InputError: the model cannot be run as `args.batching` wants, or `metric_for_best_model` cannot be measured.
     """
 
     def __init__(
@@ -49,10 +64,13 @@ class CFTTrainer(Trainer):
         prompt: Prompt,
         catalogue: Catalogue,
         callbacks: list[TrainerCallback] | None = None,
+        measure: Measure | None = None,
     ) -> None:
+        self.data, self.prompt, self.catalogue, self.measure = data, prompt, catalogue, measure
         self.batching, self.objection = choose_batching(model, args.batching)
         self.train_samples = Samples(data, "train", args.window, args.history_stride)
         validation = Samples(data, "validation", args.window, args.history_stride)
+        _check_best_metric(args, measure, len(validation))
         with_prior = args.effect_weight > 0 or args.prior_weight > 0
 
         def collator(samples: Samples) -> StepCollator:
@@ -70,7 +88,7 @@ class CFTTrainer(Trainer):
                 pass_tokens=args.pass_tokens,
             )
 
-        stopping = [] if args.patience is None else [EarlyStoppingCallback(args.patience)]
+        best = [KeepBest(args.best_metric, args.patience)] if args.load_best_model_at_end else []
         self.eval_collator = collator(validation)
         self.totals = torch.zeros(7, dtype=torch.float64)
         self.logged_at = time.perf_counter()
@@ -80,7 +98,7 @@ class CFTTrainer(Trainer):
             train_dataset=self.train_samples,
             eval_dataset=validation,
             data_collator=collator(self.train_samples),
-            callbacks=[*(callbacks or []), LogLast(), MarkComplete(), *stopping],
+            callbacks=[*(callbacks or []), LogLast(), StopWhereFinished(), MarkComplete(), *best],
         )
         self.remove_callback(PrinterCallback)
         # The loss is normalised over the whole step, so accumulation must not divide it again.
@@ -145,11 +163,13 @@ class CFTTrainer(Trainer):
         """Measure the objective over the whole validation split: sums over all its tokens, not a mean of batch means.
 
         Returns:
-            `eval_loss` (the trained objective), `eval_normal` (its plain part), `eval_effect`, `eval_prior`.
+            `eval_loss` (the trained objective), `eval_normal` (its plain part), `eval_effect`, `eval_prior`, and the
+            means of what `measure` gives.
         """
         began = time.perf_counter()
         loader = self.get_eval_dataloader()
         model = self._wrap_model(self.model, training=False)
+        training = model.training
         model.eval()
         sums = torch.zeros(5, dtype=torch.float64)
         with torch.no_grad():
@@ -160,11 +180,31 @@ class CFTTrainer(Trainer):
                 sums += torch.cat([parts, batch["weights"].sum()[None]]).double().cpu()
         sums = self._over_ranks(sums)
         means = (sums[:4] / sums[4].clamp(min=1e-12)).tolist()
-        metrics = {f"{metric_key_prefix}_{name}": mean for name, mean in zip(StepLoss._fields, means, strict=True)}
+        measured = dict(zip(StepLoss._fields, means, strict=True)) | self._measured()
+        model.train(training)
+        metrics = {f"{metric_key_prefix}_{name}": mean for name, mean in measured.items()}
         self.logged_at += time.perf_counter() - began  # no part of the training's speed
         self.log(metrics)
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _measured(self) -> dict[str, float]:
+        """Return the means of what `measure` finds of all validation targets; each rank asks for its share of them.
+
+        Weights are in fp32, and no autocast is active here: it is what the finished RUN will recommend.
+        """
+        if self.measure is None:
+            return {}
+        share = self.eval_dataset.positions[self.args.process_index :: self.args.world_size]
+        values = self.measure(self, share)
+        sums = [*(value.sum() for value in values.values()), len(share)]
+        *totals, number = self._over_ranks(torch.tensor(sums, dtype=torch.float64)).tolist()
+        return {name: total / max(1, number) for name, total in zip(values, totals, strict=True)}
+
+    def _run_epoch(self, **options: Any) -> None:
+        """Train nothing where there is nothing left to do: transformers would take a step before it looks."""
+        if not self.control.should_training_stop:
+            super()._run_epoch(**options)
 
     def _over_ranks(self, sums: Tensor) -> Tensor:
         """Add up what the ranks have summed, each over its own batches."""
@@ -192,6 +232,52 @@ class LogLast(TrainerCallback):
             control.should_log = True
 
 
+class StopWhereFinished(TrainerCallback):
+    """Ends a training that goes on from the checkpoint of its last step."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Stop before a step is taken."""
+        if state.global_step >= state.max_steps:
+            control.should_training_stop = True
+
+
+class KeepBest(TrainerCallback):
+    """Saves the model that an evaluation finds best so far, and stops after `patience` evaluations without a better.
+
+    transformers would load a best model only where a checkpoint fell due at its step anyway. What is best is read off
+    the log, which a checkpoint holds, so that an interrupted training counts on.
+
+    Args:
+        metric: name in the log.
+        patience: evaluations in a row that need not be better; None never stops.
+    """
+
+    def __init__(self, metric: str, patience: int | None) -> None:
+        self.metric, self.patience = metric, patience
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Stop before a step is taken where the checkpoint's evaluation was the last."""
+        self._stop(self._since_best(args, state), control)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Save or stop."""
+        waited = self._since_best(args, state)
+        control.should_save |= waited == 0
+        self._stop(waited, control)
+
+    def _since_best(self, args: Any, state: Any) -> int:
+        """Return the number of evaluations after the best one, of equals the first."""
+        values = np.array([line[self.metric] for line in state.log_history if self.metric in line] or [np.nan])
+        scores = np.nan_to_num(
+            values if args.greater_is_better else -values, nan=-np.inf, posinf=np.inf, neginf=-np.inf
+        )
+        return len(scores) - 1 - int(scores.argmax())
+
+    def _stop(self, waited: int, control: Any) -> None:
+        if self.patience is not None and waited >= self.patience:
+            control.should_training_stop = True
+
+
 class MarkComplete(TrainerCallback):
     """Marks a checkpoint once it is whole: a process killed while it writes one leaves it without the mark."""
 
@@ -200,6 +286,20 @@ class MarkComplete(TrainerCallback):
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if state.is_world_process_zero and folder.is_dir():  # `save_total_limit` may have removed it already
             (folder / _COMPLETE).touch()
+
+
+def _check_best_metric(args: CFTConfig, measure: Measure | None, targets: int) -> None:
+    """Refuse a metric that takes a search where there is none, or nothing to search for."""
+    if args.best_metric != RANKED:
+        return
+    wish = f"option metric_for_best_model={args.metric_for_best_model}"
+    if measure is None:
+        raise InputError(
+            f"{wish}: ranking takes a search, which this trainer was not given; give it "
+            "measure=cftrec.evaluation.validation.ranking_metrics, or choose eval_loss or eval_normal"
+        )
+    if not targets:
+        raise InputError(f"{wish}: the dataset has no validation target; choose another metric or prepare it again")
 
 
 def last_complete_checkpoint(folder: Path) -> Path | None:
