@@ -88,6 +88,19 @@ def test_whether_high_is_better_follows_from_the_metric(metric, high):
     assert "the worst model" in refused(**options, greater_is_better=not high)
 
 
+@pytest.mark.parametrize(("gpu", "workers", "tokens"), [(False, 0, 2048), (True, 2, 16384)])
+def test_what_the_machine_decides_unless_it_is_given(monkeypatch, gpu, workers, tokens):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    config = CFTConfig.__new__(CFTConfig)
+    config.__dict__ |= load_config(overrides=CPU).__dict__ | {"use_cpu": False}
+    config.pass_tokens = config.dataloader_num_workers = None
+    config._fill_in()
+    assert (config.dataloader_num_workers, config.pass_tokens) == (workers, tokens)
+    given = load_config(overrides=CPU | {"dataloader_num_workers": 3})
+    assert given.dataloader_num_workers == 3
+    assert "dataloader_num_workers" not in given.to_options()
+
+
 def test_overrides_go_before_the_file(tmp_path):
     file = write(tmp_path, "beta: 0.5\nwindow: 7\nhistory_stride: 3\nuse_cpu: true\n")
     config = load_config(file, {"beta": "0.75", "window": None})
@@ -130,6 +143,7 @@ def test_an_unknown_option_is_refused_with_what_is_near(options, parts):
         ("max_tokens", "none"),
         ("row_tokens", 0),
         ("pass_tokens", 0),
+        ("dataloader_num_workers", -1),
         ("nano_heads", 0),
         ("nano_heads", -4),
         ("nano_layers", 0),

@@ -38,6 +38,10 @@ def weights(run):
     return load_file(run / "model" / "model.safetensors")
 
 
+def same(one, other):
+    return all((value == other[name]).all() for name, value in one.items())
+
+
 @pytest.mark.parametrize("stop", [2, 3, 4, 7, 11])
 def test_continues_to_the_same_weights(run, tmp_path, stop):
     """Before the first checkpoint, on one, after one, and in later epochs."""
@@ -48,6 +52,17 @@ def test_continues_to_the_same_weights(run, tmp_path, stop):
     got = weights(run("cut"))
     assert all((got[name] == expected[name]).all() for name in expected)
     assert {path.name for path in tmp_path.iterdir()} == {"dataset", "whole", "cut"}
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_workers_change_nothing(run, tmp_path, accumulation):
+    options = {"gradient_accumulation_steps": accumulation, "per_device_train_batch_size": 4}
+    options |= {"eval_strategy": "steps", "eval_steps": 2}
+    expected = weights(run("whole", **options))
+    assert same(weights(run("workers", dataloader_num_workers=2, **options)), expected)
+    with pytest.raises(InterruptedError):
+        run("cut", 5, dataloader_num_workers=2, **options)
+    assert same(weights(run("cut", dataloader_num_workers=1, **options)), expected)
 
 
 def test_a_checkpoint_cut_while_written_is_passed_over(run, tmp_path):

@@ -17,6 +17,7 @@ from step_oracle import naive_gradients, naive_step, relative_error
 from cftrec.evaluation.validation import ranking_metrics
 from cftrec.forest.sampler import epoch_order
 from cftrec.training import CFTTrainer
+from cftrec.training.collator import StepCollator
 from cftrec.training.lora import add_lora
 from cftrec.training.run import assemble
 
@@ -203,6 +204,24 @@ def test_evaluating_on_the_way_changes_nothing_else(trainer_of):
     watched.train()
     assert_same(weights_of(watched), weights_of(silent), 1e-12)
     assert sum("eval_loss" in line for line in watched.state.log_history) == 3
+
+
+@pytest.mark.skipif(torch.multiprocessing.get_start_method() != "fork", reason="workers are not forked here")
+def test_workers_share_the_data_and_send_batches_by_value(trainer_of, monkeypatch):
+    """Nothing is pickled to start a worker; a batch arrives in memory of its own, and an evaluation's likewise."""
+    monkeypatch.setattr(StepCollator, "__reduce__", lambda self: pytest.fail("the data is copied"), raising=False)
+    options = {"per_device_train_batch_size": 8, "per_device_eval_batch_size": 2}
+    trainer, alone = trainer_of(dataloader_num_workers=2, **options), trainer_of(**options)
+    assert alone.args.dataloader_num_workers == 0
+    for loader in ("get_train_dataloader", "get_eval_dataloader"):
+        for found, expected in zip(getattr(trainer, loader)(), getattr(alone, loader)(), strict=True):
+            parts = [(found, expected), *zip(found["factual"], expected["factual"], strict=True)]
+            for mine, theirs in parts:
+                for name, value in theirs.items():
+                    if isinstance(value, torch.Tensor):
+                        assert torch.equal(mine[name], value)
+                        assert mine[name].dtype == value.dtype
+                        assert not mine[name].is_shared()
 
 
 def test_the_seed_decides_everything(dataset, small_config):

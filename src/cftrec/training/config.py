@@ -122,24 +122,33 @@ class CFTConfig(TrainingArguments):
     )
     disable_tqdm: bool | None = _option(True, "cftrec shows its own progress bar")
     remove_unused_columns: bool = _option(False, "samples are positions of a log and have no columns")
+    dataloader_num_workers: int = _option(
+        None, "processes that build the next steps' forests; unset: 0 on a CPU, whose cores the step needs, 2 on a GPU"
+    )
     dataloader_pin_memory: bool = _option(False, "pinning pays on a GPU only")
 
     def __post_init__(self) -> None:
         """Fill in what depends on other options, and check all of them."""
+        self._fill_in()
+        super().__post_init__()
+        self._check()
+
+    def _fill_in(self) -> None:
+        """Set what was left open by the other options and the machine."""
         if self.metric_for_best_model is not None and self.greater_is_better is None:
-            self.greater_is_better: Any = (
-                self.best_metric == RANKED
-            )  # transformers takes all but a *loss to be better high
+            # transformers takes everything but a name that ends with "loss" to be better high
+            self.greater_is_better: Any = self.best_metric == RANKED
         if self.learning_rate is None:
             self.learning_rate = 2e-3 if self.model == "nano" else 1e-4
+        on_gpu = torch.cuda.is_available() and not self.use_cpu
         if self.pass_tokens is None:
-            self.pass_tokens = 16384 if torch.cuda.is_available() and not self.use_cpu else 2048
+            self.pass_tokens = 16384 if on_gpu else 2048
+        if self.dataloader_num_workers is None:
+            self.dataloader_num_workers = 2 if on_gpu else 0
         if self.gradient_checkpointing and self.activation_checkpointing is None:
             self.activation_checkpointing: Any = True  # the option's new name; the old one warns
         if self.bf16 and not torch.cuda.is_available():
-            self.use_cpu = True  # transformers allows bf16 on a CPU only where it is asked for by name
-        super().__post_init__()
-        self._check()
+            self.use_cpu: Any = True  # transformers allows bf16 on a CPU only where it is asked for by name
 
     def _check(self) -> None:
         """Refuse values that make no run, and options of transformers that this trainer would not read."""
@@ -224,7 +233,7 @@ class CFTConfig(TrainingArguments):
         return {
             name: getattr(value, "value", value)
             for name, value in values.items()
-            if name in _OWN or name in _SHOWN or (name not in _LOCAL and differs(name, value))
+            if name not in _LOCAL and (name in _OWN or name in _SHOWN or differs(name, value))
         }
 
 
@@ -234,7 +243,9 @@ _LISTS = frozenset(item.name for item in dataclasses.fields(CFTConfig) if "list"
 _SHOWN = frozenset(
     {"seed", "num_train_epochs", "max_steps", "gradient_accumulation_steps", "bf16", "lr_scheduler_type"}
 )
-_LOCAL = frozenset({"output_dir", "run_name", "local_rank", "accelerator_config", "use_cpu", "do_eval"})
+_LOCAL = frozenset(
+    {"output_dir", "run_name", "local_rank", "accelerator_config", "use_cpu", "do_eval", "dataloader_num_workers"}
+)
 RANKED = "eval_ndcg@10"
 """The one validation metric that is better high, and that training cannot find by itself: it takes a search."""
 _MEASURED = ("loss", "normal", "effect", "prior", RANKED.removeprefix("eval_"))  # what `CFTTrainer.evaluate` gives
