@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 import yaml
 
 from cftrec import Catalogue, Dataset, Recommender
@@ -217,6 +218,15 @@ def test_prompts_train_and_recommend(dataset, prompt, tmp_path):
     (answer,) = recommender.recommend([["Alien", "Up", "Fargo"]], k=2)
     scores = recommender.score([["Alien", "Up", "Fargo"]], [item.title for item in answer])[0]
     np.testing.assert_allclose([item.score for item in answer], scores, atol=1e-4)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_4_bits_take_a_gpu(runs, dataset, tmp_path, capsys):
+    options = [f"model={runs[0] / 'model'}", "lora_rank=2", "load_in_4bit=true"]
+    message = fails(capsys, "train", str(dataset), "--out", str(tmp_path / "run"), "--set", *options)
+    assert "load_in_4bit" in message
+    assert "CUDA" in message
+    assert not list(tmp_path.iterdir())
 
 
 def test_training_from_a_folder_goes_on_from_its_weights(runs, dataset, tmp_path):

@@ -151,6 +151,7 @@ def test_an_unknown_option_is_refused_with_what_is_near(options, parts):
         ("nano_hidden_size", 12),  # 3 a head: rotary positions take pairs
         ("lora_rank", -1),
         ("lora_rank", 8),  # of nano, which is random
+        ("load_in_4bit", True),  # without adapters
         ("lora_alpha", 0),
         ("lora_dropout", 1),
         ("per_device_train_batch_size", 0),

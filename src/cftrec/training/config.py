@@ -93,6 +93,11 @@ class CFTConfig(TrainingArguments):
     lora_target: str = _option(
         "all-linear", "LoRA: which linear layers: all-linear (all but the head), or names such as q_proj,v_proj"
     )
+    load_in_4bit: bool = _option(
+        False,
+        "QLoRA: hold the frozen weights of a model folder's linear layers in 4 bits (NF4, double quantisation, by "
+        "bitsandbytes); needs CUDA and lora_rank",
+    )
     batching: str = _option(
         "auto",
         "forest (shared beginnings computed once), padded (every sequence a row), or auto: forest where the model can",
@@ -196,6 +201,11 @@ class CFTConfig(TrainingArguments):
             raise InputError(
                 f"option lora_rank={self.lora_rank}: nano starts from random weights, which adapters cannot make good; "
                 "leave it out, or choose model=smollm2 or a model folder"
+            )
+        if self.load_in_4bit and (not self.lora_rank or self.model in ("nano", "smollm2")):
+            raise InputError(
+                "option load_in_4bit=True: weights in 4 bits are frozen and come from a model folder; give "
+                "model=FOLDER and lora_rank of at least 1, or leave it out"
             )
         if self.patience is not None and not (self.load_best_model_at_end and self.eval_strategy != "no"):
             raise InputError(

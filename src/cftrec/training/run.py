@@ -18,7 +18,7 @@ from cftrec.data import Dataset
 from cftrec.errors import InputError
 from cftrec.text import Catalogue, Prompt, build_prompt, given_tokens, item_texts, load_template, tokenise_items
 from cftrec.training.config import CFTConfig
-from cftrec.training.lora import save_weights
+from cftrec.training.lora import merge, save_weights
 from cftrec.training.models import load_model
 from cftrec.training.trainer import CFTTrainer, Measure, last_complete_checkpoint
 
@@ -96,7 +96,7 @@ def train(
     with new_folder(out, "run", manifest) as folder:
         if isinstance(model, PeftModel):
             save_weights(model, folder / ADAPTER)
-            model = model.merge_and_unload()
+            model = merge(model)
         manifest["parameters"] = sum(p.numel() for p in model.parameters())
         save_weights(model, folder / MODEL)
         tokenizer.save_pretrained(folder / MODEL)
