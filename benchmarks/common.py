@@ -21,8 +21,8 @@ from cftrec.forest.sampler import epoch_order
 from cftrec.text import Catalogue, Prompt
 from cftrec.training import CFTConfig, load_config
 from cftrec.training.collator import Samples, StepCollator
+from cftrec.training.machine import layout_of
 from cftrec.training.run import assemble, quiet_transformers
-from cftrec.training.trainer import layout_of
 
 MIB = 2**20
 RESULTS = Path(__file__).parent / "results"

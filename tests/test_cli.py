@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 import yaml
 
 from cftrec import Catalogue, Dataset, Recommender
@@ -170,6 +171,20 @@ def test_evaluate_another_split(runs, dataset, capsys):
     assert "NDCG@10" in capsys.readouterr().out
 
 
+def test_the_best_model_by_ndcg_is_the_run(dataset, tmp_path):
+    """What training measured of its best step is what the finished RUN is found to have."""
+    best = ["metric_for_best_model=eval_ndcg@10", "load_best_model_at_end=true", "eval_strategy=steps", "patience=3"]
+    run = train(dataset, tmp_path / "run", *best, "eval_steps=2", "save_steps=2", "max_steps=20", "learning_rate=0.03")
+    lines = json.loads((run / "log.json").read_text())["log"]
+    values = [line["eval_ndcg@10"] for line in lines if "eval_ndcg@10" in line]
+    waited = len(values) - 1 - values.index(max(values))
+    assert waited == 3 or len(values) == 10
+    main(["evaluate", str(run), str(dataset), "--split", "validation"])
+    metrics = json.loads((run / "validation" / "metrics.json").read_text())
+    assert metrics["NDCG@10"] == max(values)
+    assert len(set(values)) > 1
+
+
 def test_compare_writes_summary_and_report(runs, tmp_path, capsys):
     main(["compare", *map(str, runs), "--out", str(tmp_path / "c")])
     summary = json.loads((tmp_path / "c" / "summary.json").read_text())
@@ -203,6 +218,15 @@ def test_prompts_train_and_recommend(dataset, prompt, tmp_path):
     (answer,) = recommender.recommend([["Alien", "Up", "Fargo"]], k=2)
     scores = recommender.score([["Alien", "Up", "Fargo"]], [item.title for item in answer])[0]
     np.testing.assert_allclose([item.score for item in answer], scores, atol=1e-4)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_4_bits_take_a_gpu(runs, dataset, tmp_path, capsys):
+    options = [f"model={runs[0] / 'model'}", "lora_rank=2", "load_in_4bit=true"]
+    message = fails(capsys, "train", str(dataset), "--out", str(tmp_path / "run"), "--set", *options)
+    assert "load_in_4bit" in message
+    assert "CUDA" in message
+    assert not list(tmp_path.iterdir())
 
 
 def test_training_from_a_folder_goes_on_from_its_weights(runs, dataset, tmp_path):

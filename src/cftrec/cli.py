@@ -62,14 +62,21 @@ class Train:
 
     def run(self) -> None:
         """Train with a progress bar."""
+        from cftrec.terminal import TrainingBar
         from cftrec.training import load_config, train
+        from cftrec.training.config import RANKED
 
         options = dict(_key_value(text) for group in self.set for text in group)
         if self.model is not None:
             options["model"] = self.model
-        from cftrec.terminal import TrainingBar
+        config = load_config(self.config, options)
+        bar = TrainingBar(f"train {self.out.name}")
+        if config.best_metric == RANKED:  # a search for each validation target, so only where it is asked for
+            from cftrec.evaluation.validation import ranking_metrics
 
-        print(train(self.data, self.out, load_config(self.config, options), [TrainingBar(f"train {self.out.name}")]))
+            print(train(self.data, self.out, config, [bar], ranking_metrics))
+        else:
+            print(train(self.data, self.out, config, [bar]))
 
 
 @dataclass

@@ -16,6 +16,7 @@ from cftrec.decoding import SearchResult, search, sequence_log_probs
 from cftrec.decoding.search import BUDGET
 from cftrec.errors import InputError
 from cftrec.text import Catalogue, Prompt
+from cftrec.training import CFTTrainer
 from cftrec.training.run import CONFIG, MODEL, PROMPT, quiet_transformers
 
 Items = NDArray[np.integer[Any]]
@@ -83,6 +84,19 @@ class Recommender:
             softmax=config["decode_softmax"],
             run_name=manifest["name"],
             batching=config.get("batching", "forest"),
+        )
+
+    @classmethod
+    def from_trainer(cls, trainer: CFTTrainer) -> Self:
+        """Hold the model in training, as it is and will be, with its adapters; the caller sets eval mode."""
+        return cls(
+            model=trainer.model.model,
+            catalogue=trainer.catalogue,
+            prompt=trainer.prompt,
+            window=trainer.args.window,
+            softmax=trainer.args.decode_softmax,
+            run_name=trainer.args.run_name or "",
+            batching=trainer.batching,
         )
 
     @property

@@ -131,6 +131,7 @@ def run(case, dtype, chunk_size, function=None):
 @given(case=cases(), chunk_size=st.sampled_from([1, 3, None]))
 @settings(max_examples=100)
 def test_values_and_gradients_are_those_of_full_logits(dtype, tolerance, case, chunk_size):
+    """Logits are kept for backward where no size of chunks is given, else formed again."""
     rounded = {name: None if x is None else x.to(dtype).double() for name, x in case[0].items()}
     effect_weights = case[4]["effect_weights"]
     effect_weights = None if effect_weights is None else effect_weights.to(dtype).double()
@@ -373,6 +374,7 @@ def test_no_tensor_of_all_tokens_by_the_vocabulary(monkeypatch, softcap, few, by
     inputs = [x.requires_grad_() for x in (factual, counterfactual, head)]
     if by_bytes:
         monkeypatch.setattr(module, "CHUNK_BYTES", 4 * vocabulary * chunk)
+        monkeypatch.setattr(module, "KEPT_BYTES", 4 * vocabulary * chunk)
     allowed = torch.rand(count, vocabulary) < 0.02
     allowed[torch.arange(count), targets] = True
     choices = choices_of(allowed) if few else None
@@ -391,6 +393,7 @@ def test_beside_the_gradient_of_the_head_nothing_grows_with_the_vocabulary(monke
 
     budget = 4096
     monkeypatch.setattr(module, "CHUNK_BYTES", 4 * budget)
+    monkeypatch.setattr(module, "KEPT_BYTES", 4 * budget)
     for vocabulary in (500, 5000, 50_000):
         factual, counterfactual, head, targets, weights = example(32, 8, vocabulary)
         inputs = [x.to(dtype).requires_grad_() for x in (factual, counterfactual, head)]

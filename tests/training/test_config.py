@@ -77,6 +77,30 @@ def test_values_become_what_their_option_is(name, given, value):
     assert isinstance(found, type(value))
 
 
+@pytest.mark.parametrize(
+    ("metric", "high"),
+    [("eval_loss", False), ("normal", False), ("eval_effect", False), ("prior", False), ("eval_ndcg@10", True)],
+)
+def test_whether_high_is_better_follows_from_the_metric(metric, high):
+    options = CPU | {"metric_for_best_model": metric}
+    assert load_config(overrides=options).greater_is_better is high
+    assert load_config(overrides=options | {"greater_is_better": high}).greater_is_better is high
+    assert "the worst model" in refused(**options, greater_is_better=not high)
+
+
+@pytest.mark.parametrize(("gpu", "workers"), [(False, 0), (True, 2)])
+def test_what_the_machine_decides_unless_it_is_given(monkeypatch, gpu, workers):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    config = CFTConfig.__new__(CFTConfig)
+    config.__dict__ |= load_config(overrides=CPU).__dict__ | {"use_cpu": False}
+    config.dataloader_num_workers = None
+    config._fill_in()
+    assert config.dataloader_num_workers == workers
+    given = load_config(overrides=CPU | {"dataloader_num_workers": 3})
+    assert given.dataloader_num_workers == 3
+    assert "dataloader_num_workers" not in given.to_options()
+
+
 def test_overrides_go_before_the_file(tmp_path):
     file = write(tmp_path, "beta: 0.5\nwindow: 7\nhistory_stride: 3\nuse_cpu: true\n")
     config = load_config(file, {"beta": "0.75", "window": None})
@@ -120,6 +144,7 @@ def test_an_unknown_option_is_refused_with_what_is_near(options, parts):
         ("attention_call", -1),
         ("memory_budget", 0),
         ("pass_tokens", 0),
+        ("dataloader_num_workers", -1),
         ("nano_heads", 0),
         ("nano_heads", -4),
         ("nano_layers", 0),
@@ -127,6 +152,7 @@ def test_an_unknown_option_is_refused_with_what_is_near(options, parts):
         ("nano_hidden_size", 12),  # 3 a head: rotary positions take pairs
         ("lora_rank", -1),
         ("lora_rank", 8),  # of nano, which is random
+        ("load_in_4bit", True),  # without adapters
         ("lora_alpha", 0),
         ("lora_dropout", 1),
         ("per_device_train_batch_size", 0),
@@ -146,6 +172,7 @@ def test_an_unknown_option_is_refused_with_what_is_near(options, parts):
         ("counterfactual", "none"),
         ("sampler", "shuffled"),
         ("batching", "packed"),
+        ("metric_for_best_model", "eval_ndcg@20"),
         ("weighting", "gain"),
         ("weighted_terms", "none"),
         ("decode_softmax", "both"),

@@ -9,8 +9,8 @@ from transformers import TrainerCallback
 
 from cftrec.artefacts import read_manifest
 from cftrec.errors import InputError
-from cftrec.training import train, trainer
-from cftrec.training.trainer import last_complete_checkpoint
+from cftrec.training import machine, train
+from cftrec.training.callbacks import last_complete_checkpoint
 
 
 class Stop(TrainerCallback):
@@ -40,6 +40,10 @@ def weights(run):
     return load_file(run / "model" / "model.safetensors")
 
 
+def same(one, other):
+    return all((value == other[name]).all() for name, value in one.items())
+
+
 @pytest.mark.parametrize(("stop", "method"), [(2, {}), (3, {}), (4, {}), (7, {}), (11, {}), (7, ADAPTIVE)])
 def test_continues_to_the_same_weights(run, tmp_path, monkeypatch, stop, method):
     """Before the first checkpoint, on one, after one, and in later epochs."""
@@ -51,6 +55,17 @@ def test_continues_to_the_same_weights(run, tmp_path, monkeypatch, stop, method)
     got = weights(run("cut", **method))
     assert all((got[name] == expected[name]).all() for name in expected)
     assert {path.name for path in tmp_path.iterdir()} == {"dataset", "whole", "cut"}
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_workers_change_nothing(run, tmp_path, accumulation):
+    options = {"gradient_accumulation_steps": accumulation, "per_device_train_batch_size": 4}
+    options |= {"eval_strategy": "steps", "eval_steps": 2}
+    expected = weights(run("whole", **options))
+    assert same(weights(run("workers", dataloader_num_workers=2, **options)), expected)
+    with pytest.raises(InterruptedError):
+        run("cut", 5, dataloader_num_workers=2, **options)
+    assert same(weights(run("cut", dataloader_num_workers=1, **options)), expected)
 
 
 def test_a_checkpoint_cut_while_written_is_passed_over(run, tmp_path):
@@ -68,10 +83,10 @@ def test_a_checkpoint_cut_while_written_is_passed_over(run, tmp_path):
 
 def test_what_was_measured_is_not_measured_again(run, tmp_path, monkeypatch):
     """Another measurement would cut other blocks, which round otherwise."""
-    monkeypatch.setattr(trainer, "attention_call", lambda *_: 300)
+    monkeypatch.setattr(machine, "attention_call", lambda *_: 300)
     with pytest.raises(InterruptedError):
         run("cut", 5, attention_call=None)
-    monkeypatch.setattr(trainer, "attention_call", lambda *_: 10**6)
+    monkeypatch.setattr(machine, "attention_call", lambda *_: 10**6)
     layout = read_manifest(run("cut", attention_call=None), "run")["layout"]
     assert layout == {"forest": True, "pass_tokens": 2048, "attention_call": 300}
 
@@ -91,7 +106,6 @@ def test_best_model_and_early_stopping(run, dataset, tmp_path):
         "save_steps": 2,
         "load_best_model_at_end": True,
         "metric_for_best_model": "eval_normal",
-        "greater_is_better": False,
         "learning_rate": 3.0,
         "lr_scheduler_type": "constant",
         "patience": 1,

@@ -14,9 +14,11 @@ import torch
 from small_options import ADAPTIVE, SMALL, let_temperatures_move
 from step_oracle import naive_gradients, naive_step, relative_error
 
+from cftrec.evaluation.validation import ranking_metrics
 from cftrec.forest.sampler import epoch_order
 from cftrec.objective import Temperature
 from cftrec.training import CFTTrainer
+from cftrec.training.collator import StepCollator
 from cftrec.training.lora import add_lora
 from cftrec.training.run import assemble
 
@@ -249,6 +251,24 @@ def test_evaluating_on_the_way_changes_nothing_else(trainer_of):
     assert sum("eval_loss" in line for line in watched.state.log_history) == 3
 
 
+@pytest.mark.skipif(torch.multiprocessing.get_start_method() != "fork", reason="workers are not forked here")
+def test_workers_share_the_data_and_send_batches_by_value(trainer_of, monkeypatch):
+    """Nothing is pickled to start a worker; a batch arrives in memory of its own, and an evaluation's likewise."""
+    monkeypatch.setattr(StepCollator, "__reduce__", lambda self: pytest.fail("the data is copied"), raising=False)
+    options = {"per_device_train_batch_size": 8, "per_device_eval_batch_size": 2}
+    trainer, alone = trainer_of(dataloader_num_workers=2, **options), trainer_of(**options)
+    assert alone.args.dataloader_num_workers == 0
+    for loader in ("get_train_dataloader", "get_eval_dataloader"):
+        for found, expected in zip(getattr(trainer, loader)(), getattr(alone, loader)(), strict=True):
+            parts = [(found, expected), *zip(found["factual"], expected["factual"], strict=True)]
+            for mine, theirs in parts:
+                for name, value in theirs.items():
+                    if isinstance(value, torch.Tensor):
+                        assert torch.equal(mine[name], value)
+                        assert mine[name].dtype == value.dtype
+                        assert not mine[name].is_shared()
+
+
 def test_the_seed_decides_everything(dataset, small_config):
     def trained(seed):
         config = small_config(seed=seed, per_device_train_batch_size=8, max_steps=3)
@@ -373,7 +393,7 @@ def on_one_rank(rank: int, folder: str, options: dict, port: int) -> None:
         **options | {"output_dir": folder, "per_device_train_batch_size": 4, "ddp_backend": "gloo", "ddp_timeout": 120}
     )
     model, _, prompt, catalogue = assemble(dataset, config)
-    trainer = CFTTrainer(model, config, dataset, prompt, catalogue)
+    trainer = CFTTrainer(model, config, dataset, prompt, catalogue, measure=ranking_metrics)
     trainer.train()
     if rank == 0:
         torch.save({"log": trainer.state.log_history, "weights": model.state_dict()}, Path(folder, "result"))
@@ -398,11 +418,12 @@ def test_two_ranks_are_one_with_twice_the_batch(dataset, small_config, tmp_path,
 
     config = small_config(**OF_RANKS, **method, per_device_train_batch_size=8)
     model, _, prompt, catalogue = assemble(dataset, config)
-    trainer = CFTTrainer(model, config, dataset, prompt, catalogue)
+    trainer = CFTTrainer(model, config, dataset, prompt, catalogue, measure=ranking_metrics)
     trainer.train()
     assert_same(both["weights"], model.state_dict(), 1e-5)
     assert (trainer.model.temperature.value != 1) == bool(method)
     names = ("loss", "normal", "effect", "tokens_naive", "temperature", "eval_loss", "eval_normal", "eval_effect")
+    names += ("eval_ndcg@10",)
     for mine, theirs in zip(both["log"], trainer.state.log_history, strict=True):
         for name in names:
             assert (name in mine) == (name in theirs)

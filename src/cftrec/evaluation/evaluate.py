@@ -19,6 +19,7 @@ from cftrec.evaluation.effects import Schema, by_position
 from cftrec.evaluation.metrics import CUTOFFS, means, per_target
 from cftrec.evaluation.popularity import rank_by_popularity
 
+_BATCH = 64  # histories searched at once
 SHOWN_HISTORY = 20  # newest items of a history that are written beside its target
 RANKS_SCHEMA: Schema = {
     "user": pl.String,
@@ -132,7 +133,7 @@ def evaluate(
     out: Path | None = None,
     progress: Progress | None = None,
     *,
-    batch_size: int = 64,
+    batch_size: int = _BATCH,
     effect_targets: int = 2_000,
 ) -> Evaluation:
     """Rank the whole catalogue for every target of a split.
@@ -159,7 +160,10 @@ def evaluate(
     """
     _check(split, k, batch_size, effect_targets)
     started = time.monotonic()
-    cases = _cases(recommender, dataset, split)
+    positions = dataset.targets(split)
+    if not len(positions):
+        raise InputError(f"the dataset has no target in its {split} split; evaluate another split or prepare it again")
+    cases = _cases(recommender, dataset, positions)
     answers = _ask(recommender, cases, k, batch_size, effect_targets, progress)
     items, exact = np.concatenate(answers.items), np.concatenate(answers.exact)
     rank = _ranks(items, cases.targets)
@@ -194,10 +198,23 @@ def _check(split: str, k: int, batch_size: int, effect_targets: int) -> None:
         raise InputError(f"effect_targets {effect_targets}: must be 0 or more")
 
 
-def _cases(recommender: Ranker, dataset: Dataset, split: str) -> _Cases:
-    positions = dataset.targets(split)
-    if not len(positions):
-        raise InputError(f"the dataset has no target in its {split} split; evaluate another split or prepare it again")
+def rank_targets(recommender: Ranker, dataset: Dataset, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the ranks of targets as `evaluate` finds them, int64 [n] from 1; 0: not among the first 20.
+
+    Args:
+        recommender: ready to search.
+        dataset: the log.
+        positions: int64 [n], the targets' event positions; n is at least 1.
+
+    Raises:
+        InputError: the recommender knows none of the targets.
+    """
+    cases = _cases(recommender, dataset, positions)
+    answers = _ask(recommender, cases, max(CUTOFFS), _BATCH, 0, None)
+    return _ranks(np.concatenate(answers.items), cases.targets)
+
+
+def _cases(recommender: Ranker, dataset: Dataset, positions: NDArray[np.int64]) -> _Cases:
     item_ids = dataset.items["item_id"].to_list()
     known = {item_id: index for index, item_id in enumerate(recommender.catalogue.item_ids)}
     to_run = np.array([known.get(item_id, -1) for item_id in item_ids], dtype=np.int64)

@@ -3,8 +3,8 @@
 The head is affine, so f(x_h) - f(x_0) = W (h1 - h0): the effect's logits cost one product with the difference of the
 hidden states, and the loss is a weighted cross-entropy of twice as many rows. The head is cut along the vocabulary: a
 block's part of the normaliser, and later its gradient, is finished before the next block begins, so that whatever else
-is held is bounded by `CHUNK_BYTES` and `KEPT_BYTES`, not by the vocabulary. Backward forms each block's logits again where
-they are too many to be kept.
+is held is bounded by `CHUNK_BYTES` and `KEPT_BYTES`, not by the vocabulary. Backward forms each block's logits again
+where they are too many to be kept.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ Small enough for a CPU's cache, where the passes over a block cost less than fro
 products, gets `GPU_CHUNKS` times as much.
 """
 
-KEPT_BYTES = 128 * 2**20
+KEPT_BYTES = 16 * 2**20
 """Most bytes of logits, in the dtype of the products, that are kept for backward: all of them, or else none."""
 
 GPU_CHUNKS = 8
@@ -303,9 +303,8 @@ class _Terms(torch.autograd.Function):
         rows = _rows(factual, counterfactual, softcap, dtype)
         normaliser = torch.full(rows.shape[:2], -torch.inf, dtype=_wide(dtype), device=rows.device)
         label_logits = torch.zeros_like(normaliser)
-        kept: list[Tensor] | None = None
-        if choices is None and rows.shape[:2].numel() * len(head) * rows.element_size() <= KEPT_BYTES:
-            kept = []
+        size = rows.shape[:2].numel() * len(head) * rows.element_size()
+        kept: list[Tensor] | None = [] if choices is None and chunk_size is None and size <= KEPT_BYTES else None
         for block in _blocks(targets, head, len(rows), chunk_size, choices):
             columns, offset = _select(head, bias, block, dtype)
             for tokens, labels, allowed in block.groups:

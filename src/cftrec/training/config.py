@@ -99,6 +99,11 @@ class CFTConfig(TrainingArguments):
     lora_target: str = _option(
         "all-linear", "LoRA: which linear layers: all-linear (all but the head), or names such as q_proj,v_proj"
     )
+    load_in_4bit: bool = _option(
+        False,
+        "QLoRA: hold the frozen weights of a model folder's linear layers in 4 bits (NF4, double quantisation, by "
+        "bitsandbytes); needs CUDA and lora_rank",
+    )
     batching: str = _option(
         "auto",
         "forest (shared beginnings computed once), padded (every sequence a row), or auto: forest where the model can",
@@ -135,25 +140,40 @@ class CFTConfig(TrainingArguments):
     patience: int | None = _option(
         None,
         "stop early after this many evaluations without a better metric_for_best_model (eval_loss: the trained "
-        "objective, eval_normal: its plain part); needs eval_strategy and load_best_model_at_end",
+        "objective, eval_normal: its plain part, eval_ndcg@10: NDCG@10 of all validation targets, ranked as by "
+        "`cftrec evaluate`, a search for each); needs eval_strategy and load_best_model_at_end",
     )
     disable_tqdm: bool | None = _option(True, "cftrec shows its own progress bar")
     remove_unused_columns: bool = _option(False, "samples are positions of a log and have no columns")
+    dataloader_num_workers: int = _option(
+        None, "processes that build the next steps' forests; unset: 0 on a CPU, whose cores the step needs, 2 on a GPU"
+    )
     dataloader_pin_memory: bool = _option(False, "pinning pays on a GPU only")
 
     def __post_init__(self) -> None:
         """Fill in what depends on other options, and check all of them."""
+        self._fill_in()
+        super().__post_init__()
+        self._check_bounds()
+        self._check_names()
+        self._check_together()
+
+    def _fill_in(self) -> None:
+        """Set what was left open by the other options and the machine."""
+        if self.metric_for_best_model is not None and self.greater_is_better is None:
+            # transformers takes everything but a name that ends with "loss" to be better high
+            self.greater_is_better: Any = self.best_metric == RANKED
         if self.learning_rate is None:
             self.learning_rate = 2e-3 if self.model == "nano" else 1e-4
+        if self.dataloader_num_workers is None:
+            self.dataloader_num_workers = 2 if torch.cuda.is_available() and not self.use_cpu else 0
         if self.gradient_checkpointing and self.activation_checkpointing is None:
             self.activation_checkpointing: Any = True  # the option's new name; the old one warns
         if self.bf16 and not torch.cuda.is_available():
-            self.use_cpu = True  # transformers allows bf16 on a CPU only where it is asked for by name
-        super().__post_init__()
-        self._check()
+            self.use_cpu: Any = True  # transformers allows bf16 on a CPU only where it is asked for by name
 
-    def _check(self) -> None:
-        """Refuse values that make no run, and options of transformers that this trainer would not read."""
+    def _check_bounds(self) -> None:
+        """Refuse values out of their bounds."""
         shape = (
             self.nano_heads >= 1 and self.nano_hidden_size >= 1 and self.nano_hidden_size % (2 * self.nano_heads) == 0
         )
@@ -188,10 +208,17 @@ class CFTConfig(TrainingArguments):
                 self.metric_for_best_model is None or self.metric_for_best_model.removeprefix("eval_") in _MEASURED,
                 f"one of {', '.join('eval_' + name for name in _MEASURED)}",
             ),
+            "greater_is_better": (
+                self.metric_for_best_model is None or self.greater_is_better == (self.best_metric == RANKED),
+                f"left out: it follows from {self.best_metric}, and the other way the worst model would be the best",
+            ),
         }
         for name, (holds, wanted) in bounds.items():
             if not holds:
                 raise InputError(f"option {name}={getattr(self, name)}: must be {wanted}")
+
+    def _check_together(self) -> None:
+        """Refuse options that contradict each other."""
         if self.lora_rank and self.model == "nano":
             raise InputError(
                 f"option lora_rank={self.lora_rank}: nano starts from random weights, which adapters cannot make good; "
@@ -201,10 +228,18 @@ class CFTConfig(TrainingArguments):
             raise InputError("option adaptive_temperature: needs softmax=catalogue, whose tokens it compares")
         if self.adaptive_temperature and self.temperature != 1:
             raise InputError(f"option temperature={self.temperature}: adaptive_temperature finds it; leave one out")
+        if self.load_in_4bit and (not self.lora_rank or self.model in ("nano", "smollm2")):
+            raise InputError(
+                "option load_in_4bit=True: weights in 4 bits are frozen and come from a model folder; give "
+                "model=FOLDER and lora_rank of at least 1, or leave it out"
+            )
         if self.patience is not None and not (self.load_best_model_at_end and self.eval_strategy != "no"):
             raise InputError(
                 f"option patience={self.patience}: needs load_best_model_at_end=true and eval_strategy=steps or epoch"
             )
+
+    def _check_names(self) -> None:
+        """Refuse unknown choices, and options of transformers that this trainer would not read."""
         for item in dataclasses.fields(self):
             choices = item.metadata.get("choices")
             if choices and item.name in _OWN and getattr(self, item.name) not in choices:
@@ -219,6 +254,12 @@ class CFTConfig(TrainingArguments):
                     f"option report_to={tracker!r}: not known or not installed; there are none, {', '.join(trackers)}"
                 )
 
+    @property
+    def best_metric(self) -> str:
+        """What `metric_for_best_model` is called in the log and in what `CFTTrainer.evaluate` returns; "" for None."""
+        name = self.metric_for_best_model
+        return "" if name is None else "eval_" + name.removeprefix("eval_")
+
     def to_options(self) -> dict[str, Any]:
         """Return what decides the run as plain YAML values: the options above, and others that are no defaults."""
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
@@ -231,7 +272,7 @@ class CFTConfig(TrainingArguments):
         return {
             name: getattr(value, "value", value)
             for name, value in values.items()
-            if name in _OWN or name in _SHOWN or (name not in _LOCAL and differs(name, value))
+            if name not in _LOCAL and (name in _OWN or name in _SHOWN or differs(name, value))
         }
 
 
@@ -241,8 +282,12 @@ _LISTS = frozenset(item.name for item in dataclasses.fields(CFTConfig) if "list"
 _SHOWN = frozenset(
     {"seed", "num_train_epochs", "max_steps", "gradient_accumulation_steps", "bf16", "lr_scheduler_type"}
 )
-_LOCAL = frozenset({"output_dir", "run_name", "local_rank", "accelerator_config", "use_cpu", "do_eval"})
-_MEASURED = ("loss", "normal", "effect", "prior")  # what `CFTTrainer.evaluate` gives
+_LOCAL = frozenset(
+    {"output_dir", "run_name", "local_rank", "accelerator_config", "use_cpu", "do_eval", "dataloader_num_workers"}
+)
+RANKED = "eval_ndcg@10"
+"""The one validation metric that is better high, and that training cannot find by itself: it takes a search."""
+_MEASURED = ("loss", "normal", "effect", "prior", RANKED.removeprefix("eval_"))  # what `CFTTrainer.evaluate` gives
 _UNREAD = {
     "resume_from_checkpoint": None,  # the same command goes on by itself
     "do_train": False,

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import AutoModelForCausalLM
@@ -63,6 +64,23 @@ def _targets(model: Any, target: str) -> str | list[str]:
             f"choose {ALL_LINEAR}, or some of {', '.join(known)}"
         )
     return names
+
+
+def merge(model: PeftModel) -> Any:
+    """Return the language model alone, adapters merged into its weights; they are in fp32, also where some had 4 bits.
+
+    PEFT would round the sum to 4 bits again, and the result would not be the model that was trained.
+    """
+    plain = model.get_base_model()
+    if not getattr(plain, "is_loaded_in_4bit", False):
+        return model.merge_and_unload()
+    layers = {name: layer for name, layer in plain.named_modules() if isinstance(layer, LoraLayer)}
+    changes = {name: sum(map(layer.get_delta_weight, layer.active_adapters)) for name, layer in layers.items()}
+    plain = model.unload().dequantize(dtype=torch.float32)
+    with torch.no_grad():
+        for name, change in changes.items():
+            plain.get_submodule(name).weight += change
+    return plain
 
 
 def save_weights(model: Any, folder: Path) -> None:

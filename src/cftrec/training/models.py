@@ -10,10 +10,12 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerBase,
 )
+from transformers.pytorch_utils import Conv1D
 
 from cftrec.errors import InputError
 from cftrec.text.tokenizer import train_tokenizer
@@ -22,7 +24,10 @@ from cftrec.training.lora import add_lora
 
 
 def load_model(config: CFTConfig, texts: Iterable[str], tokens: list[str]) -> tuple[Any, PreTrainedTokenizerBase]:
-    """Return a causal language model in fp32, with adapters where `lora_rank` asks for them, and its tokenizer.
+    """Return a causal language model and its tokenizer.
+
+    The model is in fp32, with adapters where `lora_rank` asks for them, and its linear layers in 4 bits where
+    `load_in_4bit` does.
 
     Args:
         config: `model` names the kind; `seed` and `nano_*` decide a model from scratch, `lora_*` the adapters.
@@ -30,12 +35,18 @@ def load_model(config: CFTConfig, texts: Iterable[str], tokens: list[str]) -> tu
         tokens: whole tokens that a tokenizer from scratch must know (semantic ids).
 
     Raises:
-        InputError: an unknown kind, or a folder that holds no causal language model.
+        InputError: an unknown kind, a folder that holds no causal language model, or 4 bits on a machine without CUDA
+            or bitsandbytes.
     """
+    if config.load_in_4bit:
+        check_4bit(config)
     torch.manual_seed(config.seed)
     if config.model == "nano":
         return nano(config, train_tokenizer(texts, config.nano_vocab_size, tokens=tokens))
-    model, tokenizer = smollm2() if config.model == "smollm2" else from_folder(Path(config.model))
+    if config.model == "smollm2":
+        model, tokenizer = smollm2()
+    else:
+        model, tokenizer = from_folder(Path(config.model), nf4() if config.load_in_4bit else None)
     return (add_lora(model, config) if config.lora_rank else model), tokenizer
 
 
@@ -61,20 +72,63 @@ def nano(config: CFTConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[Any, Pr
     return LlamaForCausalLM(shape), tokenizer
 
 
-def from_folder(folder: Path) -> tuple[Any, PreTrainedTokenizerBase]:
-    """Load a causal language model and its tokenizer from a Hugging Face folder, without any network."""
+def check_4bit(config: CFTConfig) -> None:
+    """Refuse `load_in_4bit` where its packages or its device are missing.
+
+    Raises:
+        InputError: no CUDA, or no bitsandbytes.
+    """
+    if not torch.cuda.is_available() or config.use_cpu:
+        raise InputError(
+            "option load_in_4bit=True: needs a CUDA device, and this training would run without one; leave it out "
+            "(lora_rank alone trains anywhere), or run on a GPU"
+        )
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise InputError(
+            "option load_in_4bit=True: bitsandbytes is not installed; run `pip install bitsandbytes`, or leave it out"
+        )
+
+
+def nf4() -> BitsAndBytesConfig:
+    """Return how QLoRA (arXiv 2305.14314) holds linear layers: NF4, its constants quantised too.
+
+    The head and what is tied to it stay as they are, for the loss reads the head's weight. Layers compute in the dtype
+    of their input: fp32, or bf16 under the autocast of `bf16=true`, like all other layers.
+    """
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.float32,
+    )
+
+
+def from_folder(folder: Path, quantisation: BitsAndBytesConfig | None = None) -> tuple[Any, PreTrainedTokenizerBase]:
+    """Load a causal language model and its tokenizer from a Hugging Face folder, without any network.
+
+    Args:
+        folder: of transformers.
+        quantisation: how to hold the linear layers; None: in fp32, like everything else.
+    """
     if not (folder / "config.json").is_file():
         raise InputError(
             f"--model {folder}: neither nano, smollm2 nor a model folder (no config.json there); give a local folder"
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, dtype=torch.float32, quantization_config=quantisation
+        )
     except Exception as error:  # transformers raises whatever the files provoke
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(
             f"--model {folder}: not a causal language model that transformers can load ({reason})"
         ) from error
+    if quantisation and any(getattr(layer, "source_cls", None) is Conv1D for layer in model.modules()):
+        raise InputError(
+            f"option load_in_4bit=True: {type(model).__name__} holds its linear layers transposed, and in 4 bits they "
+            "could not be written back; leave it out, or choose another model"
+        )
     return model, tokenizer
 
 

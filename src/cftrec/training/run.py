@@ -17,16 +17,23 @@ from cftrec.artefacts import MANIFEST, new_folder, read_json, refuse_if_taken, s
 from cftrec.data import Dataset
 from cftrec.errors import InputError
 from cftrec.text import Catalogue, Prompt, build_prompt, given_tokens, item_texts, load_template, tokenise_items
+from cftrec.training.callbacks import last_complete_checkpoint
 from cftrec.training.config import CFTConfig
-from cftrec.training.lora import save_weights
+from cftrec.training.lora import merge, save_weights
 from cftrec.training.models import load_model
-from cftrec.training.trainer import CFTTrainer, last_complete_checkpoint
+from cftrec.training.trainer import CFTTrainer, Measure
 
 CONFIG, PROMPT, LOG, MODEL, ADAPTER = "config.yaml", "prompt.json", "log.json", "model", "adapter"
 _LAYOUT = "layout.json"  # beside the checkpoints: what was measured once
 
 
-def train(data: Path, out: Path, config: CFTConfig, callbacks: list[TrainerCallback] | None = None) -> Path:
+def train(
+    data: Path,
+    out: Path,
+    config: CFTConfig,
+    callbacks: list[TrainerCallback] | None = None,
+    measure: Measure | None = None,
+) -> Path:
     """Fine-tune a model on a Dataset folder and write a RUN folder, whole or not at all.
 
     Checkpoints live in a hidden folder beside `out` until the RUN is finished; the same call after an interruption goes
@@ -42,6 +49,7 @@ def train(data: Path, out: Path, config: CFTConfig, callbacks: list[TrainerCallb
         out: the RUN folder to make; its name names the model in comparisons.
         config: the options.
         callbacks: transformers callbacks, such as a progress bar.
+        measure: further validation metrics (`CFTTrainer`), needed for `metric_for_best_model=eval_ndcg@10`.
 
     Returns:
         `out`.
@@ -69,7 +77,7 @@ def train(data: Path, out: Path, config: CFTConfig, callbacks: list[TrainerCallb
         config.pass_tokens, config.attention_call = found["pass_tokens"], found["attention_call"]
     begin = time.perf_counter()
     try:
-        trainer = _make_trainer(model, config, dataset, prompt, catalogue, callbacks)
+        trainer = _make_trainer(model, config, dataset, prompt, catalogue, callbacks, measure)
         write_json(checkpoints / _LAYOUT, trainer.layout._asdict())
         if trainer.objection and trainer.is_world_process_zero():
             print(f"cftrec: batches are padded, since {trainer.objection}", file=sys.stderr)
@@ -96,7 +104,7 @@ def train(data: Path, out: Path, config: CFTConfig, callbacks: list[TrainerCallb
     with new_folder(out, "run", manifest) as folder:
         if isinstance(model, PeftModel):
             save_weights(model, folder / ADAPTER)
-            model = model.merge_and_unload()
+            model = merge(model)
         manifest["parameters"] = sum(p.numel() for p in model.parameters())
         save_weights(model, folder / MODEL)
         tokenizer.save_pretrained(folder / MODEL)

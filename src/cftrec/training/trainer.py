@@ -1,33 +1,41 @@
 """`transformers.Trainer` for counterfactual fine-tuning: exact sums over a step and over a split."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.utils import TorchDynamoPlugin
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
-from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from cftrec.artefacts import read_json, write_json
 from cftrec.data import Dataset
+from cftrec.errors import InputError
 from cftrec.forest.backbone import choose_batching
-from cftrec.forest.cost import attention_call, fitting_tokens
-from cftrec.forest.passes import Layout
 from cftrec.forest.sampler import StepSampler
 from cftrec.objective.temperature import Temperature
 from cftrec.text.catalogue import Catalogue
 from cftrec.text.prompt import Prompt
+from cftrec.training.callbacks import KeepBest, LogLast, MarkComplete, MoveTemperature, StopWhereFinished
 from cftrec.training.collator import Batch, Samples, StepCollator
-from cftrec.training.config import CFTConfig
+from cftrec.training.config import RANKED, CFTConfig
 from cftrec.training.lora import load_weights, save_weights
+from cftrec.training.machine import compile_layers, layout_of, send_by_value
 from cftrec.training.step import CFTStep, StepLoss
 
-_COMPLETE, _TEMPERATURE = "complete", "temperature.json"
-_CPU_TOKENS, _GPU_TOKENS = 2048, 16384  # passes beyond which no speed was gained
+_TEMPERATURE = "temperature.json"
+
+Measure = Callable[["CFTTrainer", NDArray[np.int64]], Mapping[str, NDArray[np.float64]]]
+"""Further metrics of validation targets, such as their ranks, for which training has no means of its own.
+
+Called with the trainer, its model in eval mode, and the event positions of n targets (n may be 0); returns a metric's
+name, such as "ndcg@10", and its value for each target, float64 [n].
+"""
 
 
 class CFTTrainer(Trainer):
@@ -40,14 +48,19 @@ class CFTTrainer(Trainer):
         prompt: x_h and x_0 in the model's tokens.
         catalogue: the items' token sequences.
         callbacks: further transformers callbacks.
+        measure: further metrics of validation targets, which `evaluate` adds to its own; needed where
+            `metric_for_best_model` is one, such as `cftrec.evaluation.validation.ranking_metrics`.
 
     Attributes:
+        data: as given.
+        prompt: as given.
+        catalogue: as given.
         batching: "forest" or "padded", what `args.batching` came to for this model.
         objection: why "auto" had to choose "padded", else "".
         layout: how steps are laid out, what was measured filled in.
 
     Raises:
-        InputError: the model cannot be run as `args.batching` wants.
+        InputError: the model cannot be run as `args.batching` wants, or `metric_for_best_model` cannot be measured.
     """
 
     def __init__(
@@ -58,13 +71,16 @@ class CFTTrainer(Trainer):
         prompt: Prompt,
         catalogue: Catalogue,
         callbacks: list[TrainerCallback] | None = None,
+        measure: Measure | None = None,
     ) -> None:
         if args.place_model_on_device and model.device != args.device:
             model.to(args.device)  # where it will run is where it is probed and measured
+        self.data, self.prompt, self.catalogue, self.measure = data, prompt, catalogue, measure
         self.batching, self.objection = choose_batching(model, args.batching, args.attention)
         self.layout = layout_of(model, args, self.batching == "forest")
         self.train_samples = Samples(data, "train", args.window, args.history_stride)
         validation = Samples(data, "validation", args.window, args.history_stride)
+        _check_best_metric(args, measure, len(validation))
         with_prior = args.effect_weight > 0 or args.prior_weight > 0
 
         def collator(samples: Samples) -> StepCollator:
@@ -83,7 +99,7 @@ class CFTTrainer(Trainer):
 
         if args.torch_compile:
             compile_layers(model, args)
-        stopping = [] if args.patience is None else [EarlyStoppingCallback(args.patience)]
+        best = [KeepBest(args.best_metric, args.patience)] if args.load_best_model_at_end else []
         self.eval_collator = collator(validation)
         self.totals = torch.zeros(7, dtype=torch.float64)
         self.logged_at = time.perf_counter()
@@ -94,7 +110,14 @@ class CFTTrainer(Trainer):
             train_dataset=self.train_samples,
             eval_dataset=validation,
             data_collator=collator(self.train_samples),
-            callbacks=[*(callbacks or []), MoveTemperature(self._over_ranks), LogLast(), MarkComplete(), *stopping],
+            callbacks=[
+                *(callbacks or []),
+                MoveTemperature(self._over_ranks),
+                LogLast(),
+                StopWhereFinished(),
+                MarkComplete(),
+                *best,
+            ],
         )
         self.remove_callback(PrinterCallback)
         # The loss is normalised over the whole step, so accumulation must not divide it again.
@@ -105,6 +128,13 @@ class CFTTrainer(Trainer):
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return StepSampler(self.train_samples.groups(self.args.sampler), seed)
 
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Let the workers, where there are any, send their batches by value; the training's speed counts from here."""
+        self.logged_at = time.perf_counter()
+        loader = super().get_train_dataloader()
+        loader.base_dataloader.worker_init_fn = send_by_value  # inside what accelerate has wrapped around it
+        return loader
+
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         """Go through the validation samples in order; each rank takes its share, and none is taken twice."""
         return DataLoader(
@@ -113,6 +143,7 @@ class CFTTrainer(Trainer):
             sampler=range(self.args.process_index, len(self.eval_dataset), self.args.world_size),
             collate_fn=self.eval_collator,
             num_workers=self.args.dataloader_num_workers,
+            worker_init_fn=send_by_value,
         )
 
     def _build_accelerator_args(self, **kwargs: Any) -> dict[str, Any]:
@@ -165,11 +196,13 @@ class CFTTrainer(Trainer):
         """Measure the objective over the whole validation split: sums over all its tokens, not a mean of batch means.
 
         Returns:
-            `eval_loss` (the trained objective), `eval_normal` (its plain part), `eval_effect`, `eval_prior`.
+            `eval_loss` (the trained objective), `eval_normal` (its plain part), `eval_effect`, `eval_prior`, and the
+            means of what `measure` gives.
         """
         began = time.perf_counter()
         loader = self.get_eval_dataloader()
         model = self._wrap_model(self.model, training=False)
+        training = model.training
         model.eval()
         sums = torch.zeros(5, dtype=torch.float64)
         with torch.no_grad():
@@ -180,11 +213,31 @@ class CFTTrainer(Trainer):
                 sums += torch.cat([parts, batch["weights"].sum()[None]]).double().cpu()
         sums = self._over_ranks(sums)
         means = (sums[:4] / sums[4].clamp(min=1e-12)).tolist()
-        metrics = {f"{metric_key_prefix}_{name}": mean for name, mean in zip(StepLoss._fields, means, strict=True)}
+        measured = dict(zip(StepLoss._fields, means, strict=True)) | self._measured()
+        model.train(training)
+        metrics = {f"{metric_key_prefix}_{name}": mean for name, mean in measured.items()}
         self.logged_at += time.perf_counter() - began  # no part of the training's speed
         self.log(metrics)
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _measured(self) -> dict[str, float]:
+        """Return the means of what `measure` finds of all validation targets; each rank asks for its share of them.
+
+        Weights are in fp32, and no autocast is active here: it is what the finished RUN will recommend.
+        """
+        if self.measure is None:
+            return {}
+        share = self.eval_dataset.positions[self.args.process_index :: self.args.world_size]
+        values = self.measure(self, share)
+        sums = [*(value.sum() for value in values.values()), len(share)]
+        *totals, number = self._over_ranks(torch.tensor(sums, dtype=torch.float64)).tolist()
+        return {name: total / max(1, number) for name, total in zip(values, totals, strict=True)}
+
+    def _run_epoch(self, **options: Any) -> None:
+        """Train nothing where there is nothing left to do: transformers would take a step before it looks."""
+        if not self.control.should_training_stop:
+            super()._run_epoch(**options)
 
     def _over_ranks(self, sums: Tensor) -> Tensor:
         """Add up what the ranks have summed, each over its own batches."""
@@ -211,60 +264,15 @@ class CFTTrainer(Trainer):
         self._load_from_checkpoint(self.state.best_model_checkpoint)
 
 
-def compile_layers(model: Any, args: CFTConfig) -> None:
-    """Compile the model's layers in place, for any length; they are alike, so that what one needs serves all.
-
-    The step around them, with its passes and its own backward, has nothing to gain from it.
-    """
-    for layer in model.modules():
-        if isinstance(layer, GradientCheckpointingLayer):  # what transformers makes every layer of
-            layer.compile(backend=args.torch_compile_backend, mode=args.torch_compile_mode, dynamic=True)
-
-
-def layout_of(model: Any, args: CFTConfig, forest: bool) -> Layout:
-    """Return how steps are laid out: as the options say, and where they are silent as measured on the machine."""
-    on_gpu = model.device.type == "cuda"
-    autocast = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None
-    tokens, call = args.pass_tokens, args.attention_call
-    if tokens is None:
-        tokens = fitting_tokens(model, _GPU_TOKENS if on_gpu else _CPU_TOKENS, args.memory_budget, autocast)
-    if call is None and forest:
-        call = attention_call(model, autocast or model.dtype)
-    return Layout(forest, tokens, call or 0)
-
-
-class MoveTemperature(TrainerCallback):
-    """Moves an adaptive temperature once a step is whole, by what all ranks saw in it."""
-
-    def __init__(self, over_ranks: Callable[[Tensor], Tensor]) -> None:
-        self.over_ranks = over_ranks
-
-    def on_step_end(self, args: Any, state: Any, control: Any, model: CFTStep | None = None, **kwargs: Any) -> None:
-        """Move it before anything is logged, measured or saved."""
-        if model is not None and model.temperature.adaptive:
-            model.temperature.move(self.over_ranks)
-
-
-class LogLast(TrainerCallback):
-    """Logs the last step, too, so that no work is left out of the log."""
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Ask for a line after the last step."""
-        if state.global_step >= state.max_steps:
-            control.should_log = True
-
-
-class MarkComplete(TrainerCallback):
-    """Marks a checkpoint once it is whole: a process killed while it writes one leaves it without the mark."""
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Write the mark."""
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        if state.is_world_process_zero and folder.is_dir():  # `save_total_limit` may have removed it already
-            (folder / _COMPLETE).touch()
-
-
-def last_complete_checkpoint(folder: Path) -> Path | None:
-    """Return the newest whole checkpoint in a folder, or None."""
-    whole = [mark.parent for mark in folder.glob(f"checkpoint-*/{_COMPLETE}")]
-    return max(whole, key=lambda path: int(path.name.split("-")[1]), default=None)
+def _check_best_metric(args: CFTConfig, measure: Measure | None, targets: int) -> None:
+    """Refuse a metric that takes a search where there is none, or nothing to search for."""
+    if args.best_metric != RANKED:
+        return
+    wish = f"option metric_for_best_model={args.metric_for_best_model}"
+    if measure is None:
+        raise InputError(
+            f"{wish}: ranking takes a search, which this trainer was not given; give it "
+            "measure=cftrec.evaluation.validation.ranking_metrics, or choose eval_loss or eval_normal"
+        )
+    if not targets:
+        raise InputError(f"{wish}: the dataset has no validation target; choose another metric or prepare it again")
