@@ -10,6 +10,8 @@ from torch import Tensor
 from cftrec.forest.rows import Row, cut_blocks, cut_rows, pack_passes, single_rows
 from cftrec.ragged import Ints, Ragged, ranges
 
+Pass = dict[str, Tensor]
+
 
 class Layout(NamedTuple):
     """How sequences are put into passes.
@@ -26,7 +28,7 @@ class Layout(NamedTuple):
     attention_call: int = 0
 
 
-def make_passes(sequences: Ragged, predictors: Ragged, layout: Layout) -> tuple[list[dict[str, Tensor]], Ints]:
+def make_passes(sequences: Ragged, predictors: Ragged, layout: Layout) -> tuple[list[Pass], Ints]:
     """Lay sequences out as passes.
 
     Args:
@@ -59,6 +61,27 @@ def make_passes(sequences: Ragged, predictors: Ragged, layout: Layout) -> tuple[
         arrays = _forest(part[0], layout.attention_call) if layout.forest else {"tokens": _padded(part)}
         passes.append({name: torch.from_numpy(array) for name, array in (arrays | {"nodes": own}).items()})
     return passes, order
+
+
+def join(one: list[Pass], other: list[Pass], layout: Layout) -> list[Pass] | None:
+    """Return one pass, a forest of both, where each is one forest and the bound allows for it; else None.
+
+    Its `nodes` are those of `one`, then those of `other`.
+    """
+    if not layout.forest or len(one) != 1 or len(other) != 1:
+        return None
+    (first,), (second,) = one, other
+    size = first["tokens"].shape[1]
+    if size + second["tokens"].shape[1] > layout.pass_tokens:
+        return None
+    joined = {
+        "tokens": (first["tokens"], second["tokens"]),
+        "depth": (first["depth"], second["depth"]),
+        "end": (first["end"], second["end"] + size),
+        "cuts": (first["cuts"][:-1], second["cuts"] + size),
+        "nodes": (first["nodes"], second["nodes"] + size),
+    }
+    return [{name: torch.cat(parts, -1) for name, parts in joined.items()}]
 
 
 def _forest(row: Row, call: int) -> dict[str, Ints]:

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset as TorchDataset
 
 from cftrec.data import Dataset
-from cftrec.forest.passes import Layout, make_passes
+from cftrec.forest.passes import Layout, Pass, join, make_passes
 from cftrec.objective.weights import gain_weights, token_weights
 from cftrec.ragged import Ints, Ragged, ranges
 from cftrec.text.catalogue import Catalogue
@@ -168,7 +168,9 @@ class StepCollator:
             batch["effect_weights"] = alike if self.weighted_terms == "normal" else weights
         naive = len(sequences.values)
         if self.counterfactual:
-            batch["counterfactual"], rows = self._without_history(items)
+            without_history, rows = self._without_history(items)
+            together = join(passes, without_history, self.layout)
+            batch |= {"counterfactual": without_history} if together is None else {"factual": together}
             batch["rows"] = torch.from_numpy(rows[order])
             naive += len(items) * len(self.prompt.without_history) + int(self.scored.inputs[items].sum())
         if self.softmax == "catalogue":
@@ -176,7 +178,7 @@ class StepCollator:
             batch["choice_offsets"], batch["choice_tokens"] = choices_at(self.catalogue, nodes)
             # Until it, all titles are one path, so any of them names its node.
             batch["first_choices"] = torch.from_numpy(nodes == self.scored.nodes[:1])
-        computed = sum(part["tokens"].numel() for part in passes + batch.get("counterfactual", []))
+        computed = sum(part["tokens"].numel() for part in batch["factual"] + batch.get("counterfactual", []))
         batch["counts"] = torch.tensor([len(chosen), computed, naive])
         return batch
 
@@ -187,7 +189,7 @@ class StepCollator:
         lengths = torch.from_numpy(weighted.lengths)
         return token_weights(lengths, beta=1.0 if self.weighting == "uniform" else self.beta)
 
-    def _without_history(self, items: Ints) -> tuple[list[Batch], Ints]:
+    def _without_history(self, items: Ints) -> tuple[list[Pass], Ints]:
         """Return the passes of x_0, each distinct target once, and each weighted token's row of their hidden states."""
         distinct, which = np.unique(items, return_inverse=True)
         weighted = self.scored.of_items(distinct)
@@ -197,7 +199,7 @@ class StepCollator:
         row_of[order] = np.arange(len(order))
         return passes, row_of[ranges(weighted.starts[which], weighted.lengths[which])]
 
-    def _passes(self, sequences: Ragged, items: Ints, weighted: Ragged) -> tuple[list[Batch], Ints]:
+    def _passes(self, sequences: Ragged, items: Ints, weighted: Ragged) -> tuple[list[Pass], Ints]:
         """Lay out prompts with their targets' inputs; a weighted token is predicted by the token before it."""
         prompts = sequences.lengths - self.scored.inputs[items]
         places = np.repeat(prompts - 1, weighted.lengths) + self.scored.places[weighted.values]

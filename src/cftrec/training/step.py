@@ -1,5 +1,6 @@
 """One optimizer step's loss and gradients, whatever number of passes it takes."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -67,8 +68,9 @@ class CFTStep(nn.Module):
             batch: of `StepCollator`. `factual` and `counterfactual` (absent where lambda and prior weight are 0) are
                 lists of passes; `targets` int64 [N], `weights` [N] and `effect_weights` [N] (absent where equal to
                 `weights`) follow the factual passes' `nodes`; `rows` int64 [N] says which of the counterfactual
-                passes' hidden states belongs to each; `choice_offsets`, `choice_tokens` give the catalogue softmax's
-                tokens, and `first_choices` bool [N] where a title makes its first choice.
+                passes' hidden states belongs to each (where all fits one pass, there are no counterfactual passes: the
+                only factual one's `nodes` go on with theirs); `choice_offsets`, `choice_tokens` give the catalogue
+                softmax's tokens, and `first_choices` bool [N] where a title makes its first choice.
             denominator: D; default sum w of the batch. Give the sum over the whole optimizer step where it has
                 several batches.
         """
@@ -84,25 +86,29 @@ class CFTStep(nn.Module):
         """Run the passes; with `gradients`, each pass's backward as soon as its loss is known."""
         temperature = 1.0 if gradients is None else self.temperature.value
         scale = scale / temperature
-        hidden_0 = None
-        if "counterfactual" in batch:
-            hidden_0 = torch.cat([self._hidden(part) for part in batch["counterfactual"]])
+        together = "rows" in batch and "counterfactual" not in batch
+        before = batch["factual"] if together else batch.get("counterfactual", [])
+        hidden_0 = torch.cat([self._hidden(part) for part in before]) if before else None
         leaf = None if hidden_0 is None else hidden_0.detach().requires_grad_(gradients is not None)
+        passes: Iterator[Tensor] = (self._hidden(part) for part in batch["factual"])
+        unshown = leaf
+        if together and leaf is not None:
+            shown, unshown = leaf.tensor_split([len(batch["targets"])])
+            passes = iter([shown])
         total = batch["weights"].new_zeros(3)
         begin = 0
-        for part in batch["factual"]:
-            own = slice(begin, begin + len(part["nodes"]))
+        for shown in passes:
+            own = slice(begin, begin + len(shown))
             begin = own.stop
-            shown = self._hidden(part)
             if gradients is not None and self.temperature.adaptive:
                 self._observe(shown, batch, own)
-            loss = self._effect(shown, leaf, batch, own, scale, temperature)
+            loss = self._effect(shown, unshown, batch, own, scale, temperature)
             total[0] += loss.normal.detach()
             total[1] += loss.effect.detach()
             if gradients is not None:
-                gradients.add(loss.total, leaf if not self.detach else None)
-        if leaf is not None and self.prior_weight:
-            prior = self._prior(leaf, batch, temperature) / scale
+                gradients.add(loss.total, leaf if together or not self.detach else None)
+        if unshown is not None and self.prior_weight:
+            prior = self._prior(unshown, batch, temperature) / scale
             total[2] += prior.detach()
             if gradients is not None:
                 gradients.add(self.prior_weight * prior, leaf)
@@ -130,7 +136,7 @@ class CFTStep(nn.Module):
     def _effect(
         self,
         shown: Tensor,
-        leaf: Tensor | None,
+        unshown: Tensor | None,
         batch: Batch,
         own: slice,
         scale: Tensor | float,
@@ -139,7 +145,7 @@ class CFTStep(nn.Module):
         """Return the losses of one factual pass; without a counterfactual its effect is 0."""
         head = head_of(self.model)
         targets, weights = batch["targets"][own], batch["weights"][own]
-        if leaf is None:
+        if unshown is None:
             normal = weighted_cross_entropy(
                 shown,
                 head.weight,
@@ -151,7 +157,7 @@ class CFTStep(nn.Module):
                 temperature=temperature,
             )
             return CFTLoss(normal / scale, normal / scale, torch.zeros_like(normal))
-        unshown = leaf[batch["rows"][own]]
+        unshown = unshown[batch["rows"][own]]
         return cft_loss(
             shown,
             unshown.detach() if self.detach else unshown,
@@ -168,10 +174,10 @@ class CFTStep(nn.Module):
             temperature=temperature,
         )
 
-    def _prior(self, leaf: Tensor, batch: Batch, temperature: float) -> Tensor:
+    def _prior(self, unshown: Tensor, batch: Batch, temperature: float) -> Tensor:
         head, whole = head_of(self.model), slice(0, len(batch["targets"]))
         return weighted_cross_entropy(
-            leaf[batch["rows"]],
+            unshown[batch["rows"]],
             head.weight,
             batch["targets"],
             batch["weights"],
