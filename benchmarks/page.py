@@ -79,6 +79,9 @@ def steps(results: list[Result]) -> list[str]:
             )
             for side, times in result["sides"].items()
         ]
+        share = result["sides"]["ours"].get("linear_over_gemm")
+        if share is not None:
+            facts += f"; linear layers and head run at {share:.2f} of the rate of their bare products"
         text += [f"### {setting(options)}", f"{facts}; {options['repeats']} turns."]
         text.append(table(("side", "median", "range", "samples/s", "time over ours"), rows))
     return text
@@ -129,6 +132,22 @@ def grown(found: Result, side: str) -> str:
     """Return the resident growth in brackets, where it was measured."""
     value = found.get("resident_growth_mib", {}).get(side)
     return "" if value is None else f" ({value:,.0f})"
+
+
+def step_memory(results: list[Result]) -> list[str]:
+    """Write the memory of a step's activations and loss."""
+    rows = [
+        (
+            setting(result["options"]),
+            *(f"{result['peak_mib'][side]:,.0f} MiB" for side in ("ours", "published_cft")),
+            f"{result['ours_over_published']:.3f}",
+        )
+        for result in results
+    ]
+    return [
+        prose("Peak beyond weights and one gradient of them, the same samples in flight on both sides."),
+        table(("setting", "ours", "published CFT", "ratio"), rows),
+    ]
 
 
 def forests(results: list[Result]) -> list[str]:
@@ -214,6 +233,7 @@ def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 SECTIONS = {
     "train_step": ("A training step", steps),
     "trl_sft": ("Against TRL", peers),
+    "step_memory": ("Memory of a step", step_memory),
     "loss_memory": ("Memory of the loss", memory),
     "forest_build": ("Laying out a step", forests),
 }

@@ -203,7 +203,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; the entry point of `cftrec`."""
-    # Threads that never spin wake up late, a third of a small model's step; where other processes take cores away,
+    # Threads that never spin wake up late, which a small model's step feels; where other processes take cores away,
     # threads that spin for long slow training several times over. This many turns are some microseconds.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")

@@ -11,7 +11,8 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, TrainerCallback
+from stopping import StopAtStep
+from transformers import AutoModelForCausalLM
 
 from cftrec.errors import InputError
 from cftrec.export import export
@@ -50,15 +51,6 @@ def folder(dataset, small_config, tiny_model, tmp_path):
         return str(made)
 
     return make
-
-
-class StopAt(TrainerCallback):
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            raise InterruptedError
 
 
 OPTIONS = {"lora_rank": 2, "load_in_4bit": True, "per_device_train_batch_size": 8, "learning_rate": 0.03}
@@ -117,7 +109,7 @@ def test_an_interruption_changes_nothing(place, dataset, small_config, folder, t
 
     whole = load_file(run("whole") / "model" / "model.safetensors")
     with pytest.raises(InterruptedError):
-        run("cut", StopAt(3))
+        run("cut", StopAtStep(3))
     cut = load_file(run("cut") / "model" / "model.safetensors")
     for name, value in whole.items():
         torch.testing.assert_close(cut[name], value, rtol=1e-5, atol=1e-6)

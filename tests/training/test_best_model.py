@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from safetensors.torch import load_file
+from stopping import StopAtStep
 from transformers import TrainerCallback
 
 from cftrec.data import Dataset
@@ -51,17 +52,6 @@ class StopAfter(TrainerCallback):
             raise InterruptedError
 
     on_epoch_end = on_step_begin
-
-
-class StopAtStep(TrainerCallback):
-    """Break off before a step is logged, measured and saved."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            raise InterruptedError
 
 
 @pytest.fixture

@@ -5,23 +5,12 @@ import importlib.util
 import pytest
 from safetensors.torch import load_file
 from small_options import ADAPTIVE, let_temperatures_move
-from transformers import TrainerCallback
+from stopping import StopAtStep
 
 from cftrec.artefacts import read_manifest
 from cftrec.errors import InputError
 from cftrec.training import machine, train
 from cftrec.training.callbacks import last_complete_checkpoint
-
-
-class Stop(TrainerCallback):
-    """Break off after a step, as a killed process does."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            raise InterruptedError
 
 
 @pytest.fixture
@@ -30,7 +19,7 @@ def run(dataset, small_config, tmp_path):
     options = {"save_strategy": "steps", "save_steps": 3, "per_device_train_batch_size": 8, "num_train_epochs": 3}
 
     def make(name, stop=None, **more):
-        callbacks = [Stop(stop)] if stop else []
+        callbacks = [StopAtStep(stop)] if stop else []
         return train(tmp_path / "dataset", tmp_path / name, small_config(**(options | more)), callbacks)
 
     return make
