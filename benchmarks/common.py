@@ -160,6 +160,12 @@ def summarise(seconds: dict[str, list[float]], base: str) -> dict[str, Any]:
     }
 
 
+def setting_name(benchmark: str, args: argparse.Namespace) -> str:
+    """Return the name of a benchmark's result in a setting."""
+    name = f"{benchmark}-{args.data}-{args.model}-{args.prompt}-w{args.window}s{args.stride}-{args.sampler}"
+    return name + ("-bf16" if args.bf16 else "")
+
+
 def machine() -> dict[str, Any]:
     """Say what the numbers were measured on."""
     model = next(

@@ -15,6 +15,7 @@ MODELS = {"nano": "nano", "smollm2": "SmolLM2-135M"}
 SAMPLERS = {"users": "whole users", "windows": "whole windows", "random": "random samples"}
 SIDES = {
     "ours": "cftrec, CFT",
+    "ours_compiled": "cftrec, CFT, `torch_compile=true`",
     "ours_catalogue": "cftrec, CFT under the catalogue softmax",
     "ours_plain": "cftrec, plain fine-tuning",
     "published_cft": "published CFT: two padded passes, full logits",
@@ -85,6 +86,27 @@ def steps(results: list[Result]) -> list[str]:
         text += [f"### {setting(options)}", f"{facts}; {options['repeats']} turns."]
         text.append(table(("side", "median", "range", "samples/s", "time over ours"), rows))
     return text
+
+
+def compiled(results: list[Result]) -> list[str]:
+    """Write what compiled layers gain and cost."""
+    rows = [
+        (
+            setting(result["options"]),
+            *(seconds(result["sides"][side]["median_s"]) for side in ("ours", "ours_compiled")),
+            f"{result['sides']['ours_compiled']['over_ours']:.2f}",
+            *(f"{result['sides'][side]['linear_over_gemm']:.2f}" for side in ("ours", "ours_compiled")),
+            seconds(result["sides"]["ours_compiled"]["first_s"]),
+        )
+        for result in results
+    ]
+    return [
+        prose(
+            "`torch_compile=true` compiles the model's layers at the first steps of a run. The rate is that of linear "
+            "layers and head over their bare products; the first two steps hold the compiling."
+        ),
+        table(("setting", "as they are", "compiled", "ratio", "rate", "rate, compiled", "first two steps"), rows),
+    ]
 
 
 def peers(results: list[Result]) -> list[str]:
@@ -232,6 +254,7 @@ def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 SECTIONS = {
     "train_step": ("A training step", steps),
+    "compiled_step": ("Compiled layers", compiled),
     "trl_sft": ("Against TRL", peers),
     "step_memory": ("Memory of a step", step_memory),
     "loss_memory": ("Memory of the loss", memory),

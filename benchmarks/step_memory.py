@@ -12,7 +12,7 @@ import copy
 
 import torch
 
-from common import MIB, Setting, add_setting, parser, peak_bytes, plain, report
+from common import MIB, Setting, add_setting, parser, peak_bytes, plain, report, setting_name
 from train_step import MICRO, Ours, Padded
 
 
@@ -31,9 +31,8 @@ def main() -> None:
         step()  # what a first call loads is no memory of the step
     peaks = {name: (peak_bytes(step) - size(model)) / MIB for name, (step, model) in sides.items()}
     facts = plain(args) | {"layout": setting.layout._asdict()}
-    name = f"step_memory-{args.data}-{args.model}-{args.prompt}-w{args.window}s{args.stride}-{args.sampler}"
     result = {"options": facts, "peak_mib": peaks, "ours_over_published": peaks["ours"] / peaks["published_cft"]}
-    report(name + ("-bf16" if args.bf16 else ""), result, args.save)
+    report(setting_name("step_memory", args), result, args.save)
 
 
 def size(model: torch.nn.Module) -> int:

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from cftrec.training.step import CFTStep
-from common import Setting, add_setting, interleaved, parser, plain, report, summarise
+from common import Setting, add_setting, interleaved, parser, plain, report, setting_name, summarise
 
 MICRO = 16
 
@@ -73,8 +73,7 @@ def main() -> None:
         | {"gemm_gflops": gemm / 1e9}
         | {"tokens_computed": counts[1].item(), "tokens_naive_cft": counts[2].item(), "losses": losses}
     )
-    name = f"train_step-{args.data}-{args.model}-{args.prompt}-w{args.window}s{args.stride}-{args.sampler}"
-    report(name + ("-bf16" if args.bf16 else ""), {"options": facts, "sides": result}, args.save)
+    report(setting_name("train_step", args), {"options": facts, "sides": result}, args.save)
 
 
 def linear_layers(model: Any) -> list[torch.nn.Linear]:

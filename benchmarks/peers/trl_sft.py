@@ -26,7 +26,7 @@ from datasets.utils.logging import disable_progress_bar
 from trl import SFTConfig, SFTTrainer, pack_dataset
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from common import Setting, add_setting, interleaved, parser, plain, report, summarise
+from common import Setting, add_setting, interleaved, parser, plain, report, setting_name, summarise
 from train_step import Ours
 
 
@@ -75,8 +75,7 @@ def main() -> None:
     facts = plain(args) | {"chosen": best, "choice": choice, "losses": losses, "trl": version("trl")}
     counts = torch.stack([batch["counts"] for batch in ours["ours"].batches]).double().mean(0)
     facts |= {"tokens_computed": counts[1].item(), "tokens_naive_cft": counts[2].item()}
-    name = f"trl_sft-{args.data}-{args.model}-{args.prompt}-w{args.window}s{args.stride}-{args.sampler}"
-    report(name + ("-bf16" if args.bf16 else ""), {"options": facts, "sides": result}, args.save)
+    report(setting_name("trl_sft", args), {"options": facts, "sides": result}, args.save)
 
 
 def dataset(sequences: list[tuple[Any, Any, Any]]) -> Dataset:

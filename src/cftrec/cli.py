@@ -17,6 +17,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 
 from cftrec.data import PrepareOptions
+from cftrec.data.world import WorldOptions
 from cftrec.errors import InputError
 
 
@@ -43,6 +44,27 @@ class Prepare:
         targets = ", ".join(f"{len(dataset.targets(split)):,} {split}" for split in SPLITS)
         print(f"{len(dataset.users):,} users, {dataset.items.height:,} items, {len(dataset.events):,} events")
         print(f"targets: {targets}\n{self.out}")
+
+
+@dataclass
+class World:
+    """Draw a planted world: a Dataset whose law of next items, best metrics and true effects are known."""
+
+    out: Path
+    """DATASET folder to make; must be free; truth.parquet in it holds every event's log p and effect"""
+    options: Annotated[WorldOptions, arg(name="")] = field(default_factory=WorldOptions)
+
+    def run(self) -> None:
+        """Draw, save, and say what the best possible recommender reaches."""
+        from cftrec.artefacts import refuse_if_taken
+        from cftrec.data.world import make_world
+
+        refuse_if_taken(self.out)
+        truth = make_world(self.options).save(self.out)["world"]
+        print(f"{self.options.users:,} users, {self.options.items:,} items, {self.options.length} events each")
+        print(f"best possible on the test split: NDCG@10 {truth['optimum']['test']['NDCG@10']:.4f}, ", end="")
+        print(f"HR@10 {truth['optimum']['test']['HR@10']:.4f}; true effect {truth['mean_effect']['test']:.4f} nats")
+        print(self.out)
 
 
 @dataclass
@@ -192,6 +214,7 @@ class Demo:
 _ABOUT = "Recommend with a language model: from an interaction log to a trained, evaluated recommender."
 _COMMANDS: dict[str, Callable[..., Any]] = {
     "prepare": Prepare,
+    "world": World,
     "train": Train,
     "evaluate": Evaluate,
     "compare": Compare,
@@ -231,7 +254,7 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _parse(arguments: list[str]) -> Prepare | Train | Evaluate | Compare | Recommend | Export | Demo:
+def _parse(arguments: list[str]) -> Prepare | World | Train | Evaluate | Compare | Recommend | Export | Demo:
     """Parse with tyro; its boxed errors become one line."""
     messages = io.StringIO()
     wanted = {"-h", "--help"} & set(arguments)

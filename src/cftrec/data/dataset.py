@@ -1,5 +1,6 @@
 """The Dataset: a prepared log as integers, one table of items, and the manifest that says how it came about."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -68,8 +69,12 @@ class Dataset:
             raise InputError(f"{folder}: its files do not agree; make the dataset again with `cftrec prepare`")
         return dataset
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, tables: Mapping[str, pl.DataFrame] | None = None) -> None:
         """Write the dataset as a folder, whole or not at all; equal datasets give equal Arrow files.
+
+        Args:
+            path: the folder to make; must be free.
+            tables: further tables to keep in it, each as NAME.parquet.
 
         Raises:
             InputError: the folder is not empty or cannot be written.
@@ -82,6 +87,8 @@ class Dataset:
             _write(self.items, folder / _ITEMS)
             _write(users, folder / _USERS)
             _write(pl.DataFrame(events), folder / _EVENTS)
+            for name, table in (tables or {}).items():
+                table.write_parquet(folder / f"{name}.parquet")
 
     def user_of(self, positions: npt.ArrayLike) -> npt.NDArray[np.int64]:
         """Return the user index of each event position."""
