@@ -102,6 +102,61 @@ class Train:
 
 
 @dataclass
+class Sweep:
+    """Train a grid of options, or search among them, and say which are best on the validation split."""
+
+    data: Annotated[Positional[Path], arg(metavar="DATASET")]
+    """DATASET folder of `cftrec prepare`"""
+    out: Path
+    """folder of the sweep: summary.json and the best RUN; the same command goes on in it"""
+    vary: Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(metavar="KEY=VALUES ...")]
+    """what varies: effect_weight=0.05,0.1,0.2 or, with --trials, learning_rate=1e-4..1e-2:log"""
+    set: Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(metavar="KEY=VALUE ...")] = ()
+    """options of all cells, as for `cftrec train`"""
+    model: str | None = None
+    """nano (default), smollm2, or a local Hugging Face folder"""
+    config: Path | None = None
+    """YAML file of options; `--set` goes before it"""
+    trials: int | None = None
+    """cells that a search (TPE) tries; left out, the whole grid"""
+    metric: str = "eval_ndcg@10"
+    """validation metric that decides: eval_ndcg@10, eval_normal (plain loss), eval_loss"""
+    evaluations: int = 5
+    """evaluations of a training; at each a cell worse than the median of the others stops, from the fifth cell on"""
+    keep_all: bool = False
+    """keep every cell's RUN, not the best one alone"""
+    seed: int = 0
+    """of the search"""
+
+    def run(self) -> None:
+        """Sweep and print the cells, best first."""
+        from cftrec.evaluation.space import read_space
+        from cftrec.evaluation.sweep import sweep
+
+        options = dict(_key_value(text) for group in self.set for text in group)
+        if self.model is not None:
+            options["model"] = self.model
+        summary = sweep(
+            self.data,
+            self.out,
+            read_space([text for group in self.vary for text in group]),
+            options,
+            self.config,
+            metric=self.metric,
+            trials=self.trials,
+            evaluations=self.evaluations,
+            keep_all=self.keep_all,
+            seed=self.seed,
+        )
+        for cell in summary["cells"]:
+            value = "-" if cell["value"] is None else f"{cell['value']:.4f}"
+            options_text = " ".join(f"{key}={value}" for key, value in cell["options"].items())
+            print(f"{value}\t{cell['state']}\t{options_text}\t{cell.get('error', '')}".rstrip())
+        if summary["best"] is not None:
+            print(self.out / summary["best"]["run"])
+
+
+@dataclass
 class Evaluate:
     """Rank the whole catalogue for every target of a split; writes metrics.json and ranks.parquet into the RUN."""
 
@@ -216,6 +271,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "prepare": Prepare,
     "world": World,
     "train": Train,
+    "sweep": Sweep,
     "evaluate": Evaluate,
     "compare": Compare,
     "recommend": Recommend,
@@ -254,7 +310,7 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _parse(arguments: list[str]) -> Prepare | World | Train | Evaluate | Compare | Recommend | Export | Demo:
+def _parse(arguments: list[str]) -> Prepare | World | Train | Sweep | Evaluate | Compare | Recommend | Export | Demo:
     """Parse with tyro; its boxed errors become one line."""
     messages = io.StringIO()
     wanted = {"-h", "--help"} & set(arguments)

@@ -1,0 +1,257 @@
+"""Train one model for each cell of a grid, or of a search, and say which is best on the validation split.
+
+A cell is a RUN with some options of its own. Optuna keeps the account, chooses a search's cells (TPE), and stops a cell
+whose best validation metric so far is worse than the median of the others at the same evaluation. The test split is
+never looked at.
+"""
+
+import math
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from cftrec.artefacts import MANIFEST, read_json, read_manifest, refuse_if_taken, sha256, write_json
+from cftrec.errors import InputError
+from cftrec.evaluation.space import Range, Space, Values, cell_name, cells
+from cftrec.evaluation.validation import ranking_metrics
+from cftrec.terminal import TrainingBar
+from cftrec.training import CFTConfig, load_config, train
+from cftrec.training.config import RANKED
+
+STARTUP = 4  # cells that are never stopped: fewer have no median worth the name
+_MARK, _STUDY, _SUMMARY = "sweep.json", "study.log", "summary.json"
+
+
+def sweep(
+    data: Path,
+    out: Path,
+    space: Space,
+    options: Mapping[str, Any],
+    config_file: Path | None = None,
+    *,
+    metric: str = RANKED,
+    trials: int | None = None,
+    evaluations: int = 5,
+    keep_all: bool = False,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Train the cells and write a sweep folder: summary.json, the best cell's RUN in cells/, and Optuna's study.log.
+
+    The same call after an interruption goes on with the cell that was being trained, from its last checkpoint; after
+    the end it only reads the summary, and with more trials it goes on searching.
+
+    Args:
+        data: a Dataset folder.
+        out: the sweep folder.
+        space: what varies (`space.read_space`).
+        options: options of all cells, as for `load_config`.
+        config_file: YAML file of options of all cells.
+        metric: the validation metric that decides, as for `metric_for_best_model`.
+        trials: cells of a search; None: the whole grid.
+        evaluations: evaluations of a training, evenly spaced, at which a hopeless one may stop.
+        keep_all: keep every cell's RUN (in `cells/`), not the best one alone.
+        seed: of the search.
+
+    Returns:
+        The summary: `metric`, `best` and `cells`, each with options, value, state (complete, stopped, failed), steps
+        and seconds; best first.
+
+    Raises:
+        InputError: optuna is missing, an option is wrong or both fixed and varied, or `out` holds something else.
+    """
+    optuna = _optuna()
+    if both := sorted(set(space) & set(options)):
+        raise InputError(f"option {both[0]}: both fixed (--set) and varied (--vary); leave one out")
+    if (trials is not None and trials < 1) or evaluations < 1:
+        raise InputError(f"--trials {trials}, --evaluations {evaluations}: must be at least 1")
+    common = {
+        "eval_strategy": "steps",
+        "eval_steps": 1 / evaluations,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": metric,
+    } | dict(options)
+    grid = cells(space) if trials is None else []
+    # A mistake in the last cell is told before the first is trained.
+    config, *_ = [load_config(config_file, common | values) for values in grid or _corners(space)]
+    fixed = {key: value for key, value in config.to_options().items() if key not in space}
+    _claim(out, data, {"space": {key: _plain(kind) for key, kind in space.items()}, "options": fixed})
+    study = _open_study(optuna, out / _STUDY, bool(config.greater_is_better), seed)
+    _take_up(optuna, study, grid)
+
+    def run(trial: Any) -> float:
+        values = _suggest(trial, space)
+        return _train_cell(optuna, trial, data, out, load_config(config_file, common | values), values)
+
+    while _finished(study) < (len(grid) if trials is None else trials):
+        study.optimize(run, n_trials=1, catch=(InputError,))
+        _summarise(study, config.best_metric, out, keep_all)
+    return _summarise(study, config.best_metric, out, keep_all)
+
+
+def _optuna() -> Any:
+    """Import what only a sweep needs."""
+    try:
+        import optuna
+    except ImportError:
+        raise InputError("a sweep needs optuna; install it with `pip install 'cftrec[sweep]'`") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def _corners(space: Space) -> list[Values]:
+    """Return cells in which every value of a list, and both ends of a range, come up."""
+    ends = {
+        key: kind if isinstance(kind, list) else [_word(kind, kind.low), _word(kind, kind.high)]
+        for key, kind in space.items()
+    }
+    most = max(len(values) for values in ends.values())
+    return [{key: values[min(n, len(values) - 1)] for key, values in ends.items()} for n in range(most)]
+
+
+def _word(kind: Range, value: float) -> str:
+    return str(int(value)) if kind.whole else repr(float(value))
+
+
+def _plain(kind: list[str] | Range) -> list[str] | str:
+    return kind if isinstance(kind, list) else f"{_word(kind, kind.low)}..{_word(kind, kind.high)}{':log' * kind.log}"
+
+
+def _claim(out: Path, data: Path, what: dict[str, Any]) -> None:
+    """Mark a free folder as this sweep's; refuse one that holds anything else."""
+    read_manifest(data, "dataset")
+    identity = {"dataset": sha256(data / MANIFEST)} | what
+    if not (out / _MARK).exists():
+        refuse_if_taken(out)
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / _MARK, identity)
+    elif (known := read_json(out / _MARK)) != identity:
+        options, wanted = known.get("options", {}), identity["options"]
+        differs = [key for key in ("dataset", "space") if known.get(key) != identity[key]]
+        differs += sorted(key for key in options.keys() | wanted.keys() if options.get(key) != wanted.get(key))
+        raise InputError(
+            f"{out}: holds a sweep with another {', '.join(differs)}; give the same, or name another folder"
+        )
+
+
+def _open_study(optuna: Any, log: Path, maximise: bool, seed: int) -> Any:
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(log)))
+    study = optuna.create_study(
+        study_name="sweep",
+        storage=storage,
+        direction="maximize" if maximise else "minimize",
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP),
+        load_if_exists=True,
+    )
+    study.sampler = optuna.samplers.TPESampler(
+        seed=seed + len(study.trials)
+    )  # taken up again, it must not repeat itself
+    return study
+
+
+def _take_up(optuna: Any, study: Any, grid: list[Values]) -> None:
+    """Queue the grid, and again the cell at which the sweep was interrupted."""
+    for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):  # killed without a word
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+    trials = study.trials
+    begun = {str(trial.params or trial.system_attrs.get("fixed_params")): trial for trial in trials}  # the last of each
+    for trial in begun.values():
+        if trial.state.is_finished() and "seconds" not in trial.user_attrs and trial.params:
+            study.enqueue_trial(trial.params)
+    for values in grid if not trials else []:
+        study.enqueue_trial(values)
+
+
+def _finished(study: Any) -> int:
+    """Count the cells that are done: trained, stopped, or not to be trained."""
+    return sum(trial.state.is_finished() and "seconds" in trial.user_attrs for trial in study.trials)
+
+
+def _suggest(trial: Any, space: Space) -> Values:
+    """Return a cell's values."""
+    values = {}
+    for key, kind in space.items():
+        if isinstance(kind, list):
+            values[key] = trial.suggest_categorical(key, kind)
+        elif kind.whole:
+            values[key] = str(trial.suggest_int(key, int(kind.low), int(kind.high), log=kind.log))
+        else:
+            values[key] = repr(trial.suggest_float(key, kind.low, kind.high, log=kind.log))
+    return values
+
+
+class _Report(TrainerCallback):
+    """Tells a trial every evaluation, also those before an interruption, and stops a hopeless one."""
+
+    def __init__(self, optuna: Any, trial: Any, metric: str) -> None:
+        self.optuna, self.trial, self.metric = optuna, trial, metric
+        self.told = 0
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Report, and raise where the median of the others is better; the last evaluation stops nothing."""
+        values = [line[self.metric] for line in state.log_history if self.metric in line]
+        for number in range(self.told, len(values)):
+            self.trial.report(values[number], number)
+        self.told = len(values)
+        if state.global_step < state.max_steps and self.trial.should_prune():
+            self.trial.set_user_attr("steps", state.global_step)
+            raise self.optuna.TrialPruned
+
+
+def _train_cell(optuna: Any, trial: Any, data: Path, out: Path, config: CFTConfig, values: Values) -> float:
+    """Train a cell's RUN and return its best validation metric."""
+    run = out / "cells" / cell_name(values)
+    trial.set_user_attr("run", str(run.relative_to(out)))
+    begin = time.perf_counter()
+    try:
+        if not run.exists():  # else the sweep was interrupted between the RUN and its account
+            callbacks = [_Report(optuna, trial, config.best_metric), TrainingBar(f"{trial.number + 1}: {run.name}")]
+            measure = ranking_metrics if config.best_metric == RANKED else None
+            train(data, run, config, callbacks, measure)
+    except optuna.TrialPruned:
+        shutil.rmtree(run.with_name(f".{run.name}.checkpoints"), ignore_errors=True)
+        trial.set_user_attr("seconds", time.perf_counter() - begin)
+        raise
+    except InputError as error:
+        trial.set_user_attr("error", str(error))
+        trial.set_user_attr("seconds", time.perf_counter() - begin)
+        raise
+    trial.set_user_attr("steps", read_json(run / MANIFEST)["steps"])
+    trial.set_user_attr("seconds", time.perf_counter() - begin)
+    found = [line[config.best_metric] for line in read_json(run / "log.json")["log"] if config.best_metric in line]
+    return max(found) if config.greater_is_better else min(found)
+
+
+_STATES = {"COMPLETE": "complete", "PRUNED": "stopped", "FAIL": "failed"}
+
+
+def _summarise(study: Any, metric: str, out: Path, keep_all: bool) -> dict[str, Any]:
+    """Write summary.json, best cell first, and remove the RUNs that are not wanted."""
+    sign = -1 if study.direction.name == "MAXIMIZE" else 1
+    found: list[dict[str, Any]] = []
+    for trial in study.trials:
+        if "seconds" not in trial.user_attrs:
+            continue
+        state = _STATES[trial.state.name]
+        reported = [value for value in trial.intermediate_values.values() if math.isfinite(value)]
+        best = (
+            trial.value if state == "complete" else sign * min((sign * value for value in reported), default=math.nan)
+        )
+        cell = {"options": trial.params, "state": state, "value": None if math.isnan(best) else best}
+        found.append(
+            cell
+            | {key: trial.user_attrs[key] for key in ("steps", "seconds", "error", "run") if key in trial.user_attrs}
+        )
+    order = {"complete": 0, "stopped": 1, "failed": 2}
+    found.sort(key=lambda cell: (order[cell["state"]], math.inf if cell["value"] is None else sign * cell["value"]))
+    complete = found[0] if found and found[0]["state"] == "complete" else None
+    for cell in found:
+        kept = cell is complete or (keep_all and cell["state"] == "complete")
+        if not kept and (run := cell.pop("run", None)):
+            shutil.rmtree(out / run, ignore_errors=True)
+    summary = {"metric": metric, "split": "validation", "best": complete, "cells": found}
+    write_json(out / _SUMMARY, summary)
+    return summary

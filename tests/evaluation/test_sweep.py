@@ -1,0 +1,116 @@
+"""A sweep: every cell's value as its own training gives it, hopeless cells stopped, interrupted sweeps gone on with."""
+
+import json
+
+import pytest
+from tests.training.small_options import SMALL
+from transformers import TrainerCallback
+
+from cftrec.cli import main
+from cftrec.data.world import WorldOptions, make_world
+from cftrec.errors import InputError
+from cftrec.evaluation import sweep as module
+from cftrec.evaluation.space import read_space
+from cftrec.evaluation.sweep import sweep
+from cftrec.training import load_config, train
+
+pytest.importorskip("optuna", reason="the extra `sweep` is not installed")
+OPTIONS = SMALL | {"max_steps": 4, "save_strategy": "steps", "save_steps": 1, "eval_steps": 1}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweep") / "world"
+    make_world(WorldOptions(items=50, users=20, length=6)).save(folder)
+    return folder
+
+
+def value_of(data, out, options, metric="eval_normal"):
+    """Return the best validation loss of a training by itself."""
+    more = {"eval_strategy": "steps", "load_best_model_at_end": True, "metric_for_best_model": metric}
+    run = train(data, out, load_config(None, OPTIONS | more | options))
+    return min(line[metric] for line in json.loads((run / "log.json").read_text())["log"] if metric in line)
+
+
+def test_a_grid_gives_each_cell_the_value_of_its_own_training(data, tmp_path):
+    space = read_space(["effect_weight=0,0.5", "learning_rate=1e-3"])
+    summary = sweep(data, tmp_path / "s", space, OPTIONS, metric="eval_normal")
+    assert len(summary["cells"]) == 2
+    for number, cell in enumerate(summary["cells"]):
+        assert cell["state"] == "complete"
+        assert cell["value"] == value_of(data, tmp_path / str(number), cell["options"])
+    values = [cell["value"] for cell in summary["cells"]]
+    assert values == sorted(values)
+    assert summary["best"] == summary["cells"][0]
+    assert [run.name for run in (tmp_path / "s" / "cells").iterdir()] == [summary["best"]["run"].split("/")[1]]
+    assert sweep(data, tmp_path / "s", space, OPTIONS, metric="eval_normal") == summary
+    with pytest.raises(InputError, match="holds a sweep with another max_steps"):
+        sweep(data, tmp_path / "s", space, OPTIONS | {"max_steps": 5}, metric="eval_normal")
+
+
+def test_a_hopeless_cell_is_stopped(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "STARTUP", 1)
+    space = read_space(["learning_rate=1e-2,1e-9"])
+    summary = sweep(data, tmp_path / "s", space, OPTIONS, metric="eval_normal")
+    good, hopeless = summary["cells"]
+    assert (good["state"], hopeless["state"]) == ("complete", "stopped")
+    assert hopeless["options"] == {"learning_rate": "1e-9"}
+    assert hopeless["steps"] < good["steps"] == 4
+    assert [path.name for path in (tmp_path / "s" / "cells").iterdir()] == ["learning_rate=1e-2"]
+
+
+class Stop(TrainerCallback):
+    """Interrupts at a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("trials", [None, 3])
+def test_an_interrupted_sweep_goes_on_to_the_same_summary(data, tmp_path, monkeypatch, trials):
+    space = read_space(["effect_weight=0,0.3" if trials is None else "effect_weight=0..1"])
+    options = {"metric": "eval_loss", "trials": trials, "keep_all": True}
+    whole = sweep(data, tmp_path / "whole", space, OPTIONS, **options)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "TrainingBar", lambda name: Stop(3 if name.startswith("2") else -1))
+        with pytest.raises(KeyboardInterrupt):
+            sweep(data, tmp_path / "cut", space, OPTIONS, **options)
+    assert len(json.loads((tmp_path / "cut" / "summary.json").read_text())["cells"]) == 1
+    taken_up = sweep(data, tmp_path / "cut", space, OPTIONS, **options)
+    assert len(taken_up["cells"]) == len(whole["cells"])
+    before = {str(cell["options"]): cell["value"] for cell in whole["cells"]}
+    assert len(taken_up["cells"]) == (trials or 2)
+    same = [cell for cell in taken_up["cells"] if str(cell["options"]) in before]
+    assert len(same) >= 2  # a search draws anew after an interruption
+    assert all(cell["value"] == before[str(cell["options"])] for cell in same)
+
+
+def test_the_command_prints_the_cells_and_where_the_best_is(data, tmp_path, capsys):
+    fixed = [f"{key}={value}" for key, value in OPTIONS.items()]
+    words = ["sweep", str(data), "--out", str(tmp_path / "s"), "--vary", "beta=0.2,0.9", "--evaluations", "2"]
+    main([*words, "--set", *fixed])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert {line.split("\t")[2] for line in lines[:2]} == {"beta=0.2", "beta=0.9"}
+    assert (tmp_path / "s" / "cells" / lines[0].split("\t")[2] / "manifest.json").is_file()
+    assert lines[2].endswith(lines[0].split("\t")[2])
+
+
+@pytest.mark.parametrize(
+    ("vary", "more", "message"),
+    [
+        (["effect_weight=0.5,-1"], {}, "effect_weight=-1"),
+        (["betta=0.5,0.7"], {}, "unknown option 'betta'"),
+        (["effect_weight=-1..7"], {"trials": 2}, "effect_weight=-1"),
+        (["beta=0.1,0.5"], {"trials": 0}, "must be at least 1"),
+        (["max_steps=2,3"], {}, "both fixed"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_done(data, tmp_path, vary, more, message):
+    with pytest.raises(InputError, match=message):
+        sweep(data, tmp_path / "s", read_space(vary), OPTIONS, **more)
+    assert not (tmp_path / "s").exists()
