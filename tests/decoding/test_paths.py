@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_models import BATCHING, LOOSE, MODELS, TOLERANCE, VOCABULARY, brute_force, catalogue_of
 
 from cftrec.decoding import item_log_probs, sequence_log_probs
 from cftrec.ragged import Ragged
-from small_models import BATCHING, LOOSE, MODELS, TOLERANCE, VOCABULARY, brute_force, catalogue_of
 
 tokens = st.integers(0, VOCABULARY - 1)
 catalogues = st.lists(st.lists(tokens, min_size=1, max_size=6), min_size=1, max_size=14)

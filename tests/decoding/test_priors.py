@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_models import MODELS, VOCABULARY, brute_force, catalogue_of
 
 from cftrec.decoding import counts_prior, priors
 from cftrec.decoding.priors import SMOOTHING, model_prior
 from cftrec.errors import InputError
-from small_models import MODELS, VOCABULARY, brute_force, catalogue_of
 
 CLOSING = 9
 titles = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=5), min_size=1, max_size=12)
@@ -35,7 +35,9 @@ def test_counts_equal_a_loop(rows, data, smoothing):
     for item, run in enumerate(runs):
         np.testing.assert_allclose(run, naive_steps(rows, mass, item), atol=1e-12)
         assert prior.items[item] == pytest.approx(run.sum())
-        distinct = [len({tuple(s[: n + 1]) for s in rows if s[:n] == rows[item][:n] and len(s) > n}) for n in range(len(run))]
+        distinct = [
+            len({tuple(s[: n + 1]) for s in rows if s[:n] == rows[item][:n] and len(s) > n}) for n in range(len(run))
+        ]
         assert not run[np.array(distinct) == 1].any(), "a forced token costs nothing"
 
 

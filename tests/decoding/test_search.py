@@ -6,9 +6,10 @@ import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_models import BATCHING, LOOSE, MODELS, SHAPE, TOLERANCE, VOCABULARY, brute_force, catalogue_of
 
 from cftrec.decoding import search, sequence_log_probs
-from small_models import BATCHING, LOOSE, MODELS, SHAPE, TOLERANCE, VOCABULARY, brute_force, catalogue_of
+
 
 def best(scores: np.ndarray, k: int, excluded: list[int]) -> np.ndarray:
     left = scores.copy()

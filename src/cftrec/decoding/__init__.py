@@ -1,4 +1,4 @@
-"""Decoding: the exact best items of the catalogue, log p of given ones, brute-force scores to check both, and priors."""
+"""Decoding: the exact best items of the catalogue, log p of given ones, brute force to check both, and priors."""
 
 from cftrec.decoding.paths import item_log_probs
 from cftrec.decoding.priors import PRIORS, Prior, counts_prior

@@ -1,8 +1,8 @@
 """What is expected of anyone, without a history: log prior(y) down the catalogue's trie, for a named prior.
 
 Every prior is normalised as the model's catalogue softmax is: at each trie node over the tokens that continue some
-title. So log p(y | h) - log prior(y), the history's effect, is a difference of log probabilities of one and the same set
-of items, token by token.
+title. So log p(y | h) - log prior(y), the history's effect, is a difference of log probabilities over one and the same
+set of items, token by token.
 """
 
 from dataclasses import dataclass

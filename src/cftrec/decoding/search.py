@@ -211,9 +211,7 @@ class _Search:
     ) -> Floats:
         """Add up log p along forced tokens under the vocabulary softmax, and find the items that end on the way."""
         inside = np.flatnonzero(node < end[owner])
-        _, reached, log_p = child_log_probs(
-            hidden[torch.from_numpy(inside)], node[inside], self.trie, self.head, False
-        )
+        _, reached, log_p = child_log_probs(hidden[torch.from_numpy(inside)], node[inside], self.trie, self.head, False)
         steps = np.zeros(len(owner) + 1)
         steps[inside + 1] = log_p
         along = np.cumsum(steps)

@@ -5,6 +5,7 @@ evaluated RUNs and writes summary.json and report.html.
 """
 
 from cftrec.evaluation.compare import compare
+from cftrec.evaluation.effects import Effects, measure_effects
 from cftrec.evaluation.evaluate import Evaluation, evaluate
 from cftrec.evaluation.metrics import METRICS, means, per_target
 from cftrec.evaluation.popularity import Popular, rank_by_popularity
@@ -12,6 +13,7 @@ from cftrec.evaluation.significance import PairedTest, intervals, paired_test, p
 
 __all__ = [
     "METRICS",
+    "Effects",
     "Evaluation",
     "PairedTest",
     "Popular",
@@ -19,6 +21,7 @@ __all__ = [
     "evaluate",
     "intervals",
     "means",
+    "measure_effects",
     "paired_test",
     "paired_tests",
     "per_target",

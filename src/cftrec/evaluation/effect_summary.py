@@ -1,0 +1,165 @@
+"""What measured effects come to: means by position, history length and popularity, favourites, and whether they fade.
+
+Intervals and p are by bootstrap over users; all means of one summary see the same draws.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from cftrec.decoding.priors import SMOOTHING
+from cftrec.evaluation.significance import DRAWS, LEVEL, resampled_means, two_sided_p
+
+Floats = NDArray[np.float64]
+
+PARTS = 5
+"""Parts of about equal size into which history lengths are cut."""
+SURE = 0.05
+
+
+def summarise(table: pl.DataFrame, prior: str, favourites: Mapping[int, float]) -> dict[str, Any]:
+    """Return what effects.json holds; every mean is {"mean", "ci": 95 % interval, "targets"}, in nats but for shares.
+
+    Args:
+        table: `effects.EFFECTS_SCHEMA`, a row a target.
+        prior: its name.
+        favourites: number of favourites -> their probability under the prior.
+
+    Returns:
+        `prior`, `targets`, `users` and, where there is a target: `effect`, `log_p`, `log_prior`; `by_choice`,
+        `by_history_length`, `by_popularity`; `favourites` (the probability that the model, with the history, gives to
+        the favourites, and the share of targets among them); `fade` (`slope`, the change from a title's first choice
+        to its last by a straight line through each title of two choices or more, its `p`, and a `sentence`).
+    """
+    facts: dict[str, Any] = {"prior": prior, "softmax": "catalogue", "unit": "nats"}
+    facts |= {"smoothing": SMOOTHING} if prior == "counts" else {}
+    facts |= {"targets": table.height, "users": table["user"].n_unique()}
+    if table.is_empty():
+        return facts
+    known, expected = _padded(table["log_p"]), _padded(table["log_prior"])
+    effects = known - expected
+    lengths, group = table["history_length"].to_numpy(), table["group"].to_numpy()
+    part = _parts(lengths)
+    columns = {
+        "effect": table["effect"].to_numpy()[:, None],
+        "by_choice": effects,
+        "by_history_length": _apart(table["effect"].to_numpy(), part),
+        "by_popularity": _apart(table["effect"].to_numpy(), group - 1),
+        "slope": _slopes(effects)[:, None],
+    }
+    for top in favourites:
+        columns[f"favourites_{top}"] = table.select(f"mass_{top}", f"hit_{top}").cast(pl.Float64).to_numpy()
+    matrix = np.concatenate(list(columns.values()), axis=1)
+    drawn = _drawn_means(matrix, table["user"].to_numpy())
+    stop = np.cumsum([block.shape[1] for block in columns.values()])
+    means = {
+        name: [_mean(matrix[:, place], drawn[:, place]) for place in range(end - columns[name].shape[1], end)]
+        for name, end in zip(columns, stop, strict=True)
+    }
+    log_p, log_prior = _column_means(known), _column_means(expected)
+    bounds = [
+        {"from": int(lengths[part == n].min()), "to": int(lengths[part == n].max())} for n in range(part.max() + 1)
+    ]
+    place = int(stop[list(columns).index("slope")]) - 1
+    return facts | {
+        "bootstrap": {"draws": DRAWS, "seed": 0, "level": LEVEL, "resampled": "users"},
+        "effect": means["effect"][0],
+        "log_p": float(np.nansum(known)) / table.height,
+        "log_prior": float(np.nansum(expected)) / table.height,
+        "by_choice": [
+            {"choice": number, "log_p": with_history, "log_prior": without} | mean
+            for number, (with_history, without, mean) in enumerate(
+                zip(log_p, log_prior, means["by_choice"], strict=True), start=1
+            )
+            if mean["targets"]
+        ],
+        "by_history_length": [bound | mean for bound, mean in zip(bounds, means["by_history_length"], strict=True)],
+        "by_popularity": [{"group": n} | mean for n, mean in enumerate(means["by_popularity"], 1) if mean["targets"]],
+        "favourites": [
+            {"top": top, "prior": mass, "model": means[f"favourites_{top}"][0], "data": means[f"favourites_{top}"][1]}
+            for top, mass in favourites.items()
+        ],
+        "fade": _fade(means["slope"][0], drawn[:, place]),
+    }
+
+
+def _padded(lists: pl.Series) -> Floats:
+    """Return lists as float64 [n, longest, at least 1], filled up with NaN."""
+    sizes = lists.list.len().to_numpy()
+    table = np.full((len(lists), max(1, int(sizes.max(initial=0)))), np.nan)
+    table[np.arange(table.shape[1]) < sizes[:, None]] = lists.explode().drop_nulls().to_numpy()
+    return table
+
+
+def _parts(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Cut lengths into parts of about equal size, equal lengths never apart: int64 [n], 0 .. parts - 1."""
+    edges = np.quantile(lengths, np.arange(1, PARTS) / PARTS, method="lower")
+    return np.unique(np.searchsorted(edges, lengths, side="left"), return_inverse=True)[1]
+
+
+def _apart(values: Floats, group: NDArray[np.integer]) -> Floats:
+    """Return [n, groups]: each value in the column of its group, counted from 0, and NaN elsewhere."""
+    return np.where(np.arange(group.max() + 1) == group[:, None], values[:, None], np.nan)
+
+
+def _slopes(effects: Floats) -> Floats:
+    """Return for each title the change from its first choice to its last by least squares, [n]; NaN below two choices.
+
+    Places run from 0 to 1, as those of the training's linear weights.
+    """
+    choices = (~np.isnan(effects)).sum(axis=1)[:, None]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        place = np.arange(effects.shape[1]) / (choices - 1) - 0.5
+        place[np.isnan(effects)] = np.nan
+        slopes = np.nansum(place * effects, axis=1) / np.nansum(place**2, axis=1)
+    return np.where(choices[:, 0] >= 2, slopes, np.nan)
+
+
+def _column_means(values: Floats) -> list[float]:
+    there = ~np.isnan(values)
+    return (np.where(there, values, 0).sum(axis=0) / there.sum(axis=0).clip(1)).tolist()
+
+
+def _drawn_means(values: Floats, users: NDArray[Any]) -> Floats:
+    """Return bootstrap means of each column over its targets that have a value, float64 [draws, columns].
+
+    A mean over some targets is a ratio of two means over all of them: of the values, 0 where there is none, and of
+    whether there is one.
+    """
+    there = ~np.isnan(values)
+    drawn = resampled_means(np.concatenate([np.where(there, values, 0), there], axis=1), users)
+    with np.errstate(invalid="ignore"):  # a draw may have none of a column's users
+        return drawn[:, : values.shape[1]] / drawn[:, values.shape[1] :]
+
+
+def _mean(values: Floats, drawn: Floats) -> dict[str, Any]:
+    there = values[~np.isnan(values)]
+    if not there.size:
+        return {"mean": None, "ci": None, "targets": 0}
+    tail = (1 - LEVEL) / 2
+    return {"mean": float(there.mean()), "ci": np.nanquantile(drawn, [tail, 1 - tail]).tolist(), "targets": there.size}
+
+
+def _fade(slope: dict[str, Any], drawn: Floats) -> dict[str, Any]:
+    """Say whether the effect gets weaker along a title."""
+    p = two_sided_p(drawn[~np.isnan(drawn)]) if slope["targets"] else None
+    return {"slope": slope, "p": p, "sentence": _fade_sentence(slope, p)}
+
+
+def _fade_sentence(slope: Mapping[str, Any], p: float | None) -> str:
+    if p is None:
+        return "Whether the effect fades along a title cannot be asked: no measured title has two choices."
+    low, high = (f"{bound:+.2f}".replace("-", "−") for bound in slope["ci"])
+    change = f"{abs(slope['mean']):.2f} nats from a title's first choice to its last"
+    evidence = (
+        f"95 % interval of the change {low} to {high}, p = {p:.3f}, {slope['targets']:,} titles of two choices or more"
+    )
+    if p >= SURE:
+        way = "falls" if slope["mean"] < 0 else "grows"
+        return f"Whether the effect fades is open: it {way} by {change}, which may be chance ({evidence})."
+    if slope["mean"] < 0:
+        return f"The effect fades: it falls by {change} ({evidence})."
+    return f"The effect does not fade: it grows by {change} ({evidence})."
