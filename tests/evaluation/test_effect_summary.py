@@ -82,16 +82,19 @@ def test_intervals_are_those_of_the_bootstrap_over_users():
 
 
 @pytest.mark.parametrize(
-    ("slope", "noise", "words"),
+    ("base", "slope", "noise", "words"),
     [
-        (-1.0, 0.5, "The effect fades: it falls by 1."),
-        (1.0, 0.5, "The effect does not fade: it grows by "),
-        (0.0, 3.0, "may be chance"),
+        (2.0, -1.0, 0.5, "The effect fades: it falls by 1."),
+        (2.0, 1.0, 0.5, "The effect does not fade: it grows by "),
+        (2.0, 0.0, 3.0, "may be chance"),
+        (0.0, -1.0, 0.5, "There is no effect that could fade: its mean, −1."),
     ],
 )
-def test_whether_the_effect_fades(slope, noise, words):
+def test_whether_the_effect_fades(base, slope, noise, words):
     rng = np.random.default_rng(1)
-    effects = [(slope * np.linspace(0, 1, n) + noise * rng.normal(size=n)).tolist() for n in rng.integers(1, 6, 400)]
+    effects = [
+        (base + slope * np.linspace(0, 1, n) + noise * rng.normal(size=n)).tolist() for n in rng.integers(1, 6, 400)
+    ]
     table = table_of(np.arange(400), np.arange(400), np.ones(400), effects)
     fade = summarise(table, "counts", {10: 0.2, 50: 0.4})["fade"]
     assert words in fade["sentence"]

@@ -3,7 +3,7 @@
 Intervals and p are by bootstrap over users; all means of one summary see the same draws.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -82,7 +82,7 @@ def summarise(table: pl.DataFrame, prior: str, favourites: Mapping[int, float]) 
             {"top": top, "prior": mass, "model": means[f"favourites_{top}"][0], "data": means[f"favourites_{top}"][1]}
             for top, mass in favourites.items()
         ],
-        "fade": _fade(means["slope"][0], drawn[:, place]),
+        "fade": _fade(means["effect"][0], means["slope"][0], drawn[:, place]),
     }
 
 
@@ -143,23 +143,31 @@ def _mean(values: Floats, drawn: Floats) -> dict[str, Any]:
     return {"mean": float(there.mean()), "ci": np.nanquantile(drawn, [tail, 1 - tail]).tolist(), "targets": there.size}
 
 
-def _fade(slope: dict[str, Any], drawn: Floats) -> dict[str, Any]:
+def _fade(effect: Mapping[str, Any], slope: dict[str, Any], drawn: Floats) -> dict[str, Any]:
     """Say whether the effect gets weaker along a title."""
     p = two_sided_p(drawn[~np.isnan(drawn)]) if slope["targets"] else None
-    return {"slope": slope, "p": p, "sentence": _fade_sentence(slope, p)}
+    return {"slope": slope, "p": p, "sentence": _fade_sentence(effect, slope, p)}
 
 
-def _fade_sentence(slope: Mapping[str, Any], p: float | None) -> str:
+def _fade_sentence(effect: Mapping[str, Any], slope: Mapping[str, Any], p: float | None) -> str:
     if p is None:
         return "Whether the effect fades along a title cannot be asked: no measured title has two choices."
-    low, high = (f"{bound:+.2f}".replace("-", "−") for bound in slope["ci"])
-    change = f"{abs(slope['mean']):.2f} nats from a title's first choice to its last"
-    evidence = (
-        f"95 % interval of the change {low} to {high}, p = {p:.3f}, {slope['targets']:,} titles of two choices or more"
-    )
+    way = "falls" if slope["mean"] < 0 else "grows"
+    change = f"it {way} by {abs(slope['mean']):.2f} nats from a title's first choice to its last"
+    evidence = f"95 % interval of the change {_span(slope['ci'])}, p = {p:.3f}, {slope['targets']:,} titles"
+    if effect["ci"][0] <= 0:
+        return (
+            f"There is no effect that could fade: its mean, {_signed(effect['mean'])} nats, is not surely above 0 "
+            f"(95 % interval {_span(effect['ci'])}); {change} ({evidence})."
+        )
     if p >= SURE:
-        way = "falls" if slope["mean"] < 0 else "grows"
-        return f"Whether the effect fades is open: it {way} by {change}, which may be chance ({evidence})."
-    if slope["mean"] < 0:
-        return f"The effect fades: it falls by {change} ({evidence})."
-    return f"The effect does not fade: it grows by {change} ({evidence})."
+        return f"Whether the effect fades is open: {change}, which may be chance ({evidence})."
+    return f"The effect {'fades' if slope['mean'] < 0 else 'does not fade'}: {change} ({evidence})."
+
+
+def _span(interval: Sequence[float]) -> str:
+    return " to ".join(map(_signed, interval))
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
