@@ -70,7 +70,7 @@ def runs(dataset) -> list[Path]:
     """Two evaluated runs."""
     made = [
         train(dataset, dataset.parent / "cft"),
-        train(dataset, dataset.parent / "plain", "effect_weight=0", "beta=1"),
+        train(dataset, dataset.parent / "plain", "effect_weight=0", "beta=1", "prior_weight=0.1"),
     ]
     for run in made:
         main(["evaluate", str(run), str(dataset)])
@@ -171,12 +171,16 @@ def test_evaluate_another_split(runs, dataset, capsys):
     assert "NDCG@10" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("prior", ["counts", "counterfactual"])
-def test_evaluate_measures_the_effect(runs, dataset, capsys, prior):
+@pytest.mark.parametrize(("prior", "which"), [("counts", 0), ("counterfactual", 0), ("trained", 1)])
+def test_evaluate_measures_the_effect(runs, dataset, capsys, prior, which):
     """Where nothing is forced or shared, log p of the target is its score; the prior of counts is their share."""
-    main(["evaluate", str(runs[0]), str(dataset), "--split", "validation", "--prior", prior])
+    main(["evaluate", str(runs[which]), str(dataset), "--split", "validation", "--prior", prior])
     shown = capsys.readouterr().out
-    folder, data, recommender = runs[0] / "validation", Dataset.load(dataset), Recommender.from_pretrained(runs[0])
+    folder, data, recommender = (
+        runs[which] / "validation",
+        Dataset.load(dataset),
+        Recommender.from_pretrained(runs[which]),
+    )
     summary, table = json.loads((folder / "effects.json").read_text()), pl.read_parquet(folder / "effects.parquet")
     assert (summary["prior"], summary["targets"], table.height) == (prior, 25, 25)
     counts = data.item_counts() + 0.5

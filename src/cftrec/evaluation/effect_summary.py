@@ -3,7 +3,7 @@
 Intervals and p are by bootstrap over users; all means of one summary see the same draws.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,50 +40,56 @@ def summarise(table: pl.DataFrame, prior: str, favourites: Mapping[int, float]) 
     if table.is_empty():
         return facts
     known, expected = _padded(table["log_p"]), _padded(table["log_prior"])
-    effects = known - expected
-    lengths, group = table["history_length"].to_numpy(), table["group"].to_numpy()
-    part = _parts(lengths)
-    columns = {
-        "effect": table["effect"].to_numpy()[:, None],
-        "by_choice": effects,
-        "by_history_length": _apart(table["effect"].to_numpy(), part),
-        "by_popularity": _apart(table["effect"].to_numpy(), group - 1),
-        "slope": _slopes(effects)[:, None],
-    }
-    for top in favourites:
-        columns[f"favourites_{top}"] = table.select(f"mass_{top}", f"hit_{top}").cast(pl.Float64).to_numpy()
-    matrix = np.concatenate(list(columns.values()), axis=1)
-    drawn = _drawn_means(matrix, table["user"].to_numpy())
-    stop = np.cumsum([block.shape[1] for block in columns.values()])
+    part = _parts(table["history_length"].to_numpy())
+    columns = _columns(table, known - expected, part, favourites)
+    drawn = _drawn_means(columns, table["user"].to_numpy())
     means = {
-        name: [_mean(matrix[:, place], drawn[:, place]) for place in range(end - columns[name].shape[1], end)]
-        for name, end in zip(columns, stop, strict=True)
+        name: [_mean(values, draws) for values, draws in zip(block.T, drawn[name].T, strict=True)]
+        for name, block in columns.items()
     }
-    log_p, log_prior = _column_means(known), _column_means(expected)
-    bounds = [
-        {"from": int(lengths[part == n].min()), "to": int(lengths[part == n].max())} for n in range(part.max() + 1)
-    ]
-    place = int(stop[list(columns).index("slope")]) - 1
     return facts | {
         "bootstrap": {"draws": DRAWS, "seed": 0, "level": LEVEL, "resampled": "users"},
         "effect": means["effect"][0],
         "log_p": float(np.nansum(known)) / table.height,
         "log_prior": float(np.nansum(expected)) / table.height,
-        "by_choice": [
-            {"choice": number, "log_p": with_history, "log_prior": without} | mean
-            for number, (with_history, without, mean) in enumerate(
-                zip(log_p, log_prior, means["by_choice"], strict=True), start=1
-            )
-            if mean["targets"]
+        "by_choice": _by_choice(known, expected, means["by_choice"]),
+        "by_history_length": [
+            {"from": int(own.min()), "to": int(own.max())} | mean
+            for own, mean in zip(_members(table["history_length"], part), means["by_history_length"], strict=True)
         ],
-        "by_history_length": [bound | mean for bound, mean in zip(bounds, means["by_history_length"], strict=True)],
         "by_popularity": [{"group": n} | mean for n, mean in enumerate(means["by_popularity"], 1) if mean["targets"]],
         "favourites": [
             {"top": top, "prior": mass, "model": means[f"favourites_{top}"][0], "data": means[f"favourites_{top}"][1]}
             for top, mass in favourites.items()
         ],
-        "fade": _fade(means["effect"][0], means["slope"][0], drawn[:, place]),
+        "fade": _fade(means["effect"][0], means["slope"][0], drawn["slope"]),
     }
+
+
+def _columns(
+    table: pl.DataFrame, effects: Floats, part: NDArray[np.int64], favourites: Iterable[int]
+) -> dict[str, Floats]:
+    """Return what is averaged, [n, columns] under each name; NaN where a target has no such value."""
+    total = table["effect"].to_numpy()
+    columns = {
+        "effect": total[:, None],
+        "by_choice": effects,
+        "by_history_length": _apart(total, part),
+        "by_popularity": _apart(total, table["group"].to_numpy() - 1),
+        "slope": _slopes(effects)[:, None],
+    }
+    shares = {f"favourites_{top}": table.select(f"mass_{top}", f"hit_{top}").cast(pl.Float64) for top in favourites}
+    return columns | {name: frame.to_numpy() for name, frame in shares.items()}
+
+
+def _by_choice(known: Floats, expected: Floats, means: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of the choices that some target has."""
+    rows = zip(_column_means(known), _column_means(expected), means, strict=True)
+    return [
+        {"choice": number, "log_p": log_p, "log_prior": log_prior} | mean
+        for number, (log_p, log_prior, mean) in enumerate(rows, start=1)
+        if mean["targets"]
+    ]
 
 
 def _padded(lists: pl.Series) -> Floats:
@@ -98,6 +104,10 @@ def _parts(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     """Cut lengths into parts of about equal size, equal lengths never apart: int64 [n], 0 .. parts - 1."""
     edges = np.quantile(lengths, np.arange(1, PARTS) / PARTS, method="lower")
     return np.unique(np.searchsorted(edges, lengths, side="left"), return_inverse=True)[1]
+
+
+def _members(values: pl.Series, part: NDArray[np.int64]) -> list[NDArray[Any]]:
+    return [values.to_numpy()[part == number] for number in range(part.max() + 1)]
 
 
 def _apart(values: Floats, group: NDArray[np.integer]) -> Floats:
@@ -123,16 +133,19 @@ def _column_means(values: Floats) -> list[float]:
     return (np.where(there, values, 0).sum(axis=0) / there.sum(axis=0).clip(1)).tolist()
 
 
-def _drawn_means(values: Floats, users: NDArray[Any]) -> Floats:
-    """Return bootstrap means of each column over its targets that have a value, float64 [draws, columns].
+def _drawn_means(columns: Mapping[str, Floats], users: NDArray[Any]) -> dict[str, Floats]:
+    """Return bootstrap means of each column over its targets that have a value, float64 [draws, columns] a name.
 
     A mean over some targets is a ratio of two means over all of them: of the values, 0 where there is none, and of
     whether there is one.
     """
+    values = np.concatenate(list(columns.values()), axis=1)
     there = ~np.isnan(values)
     drawn = resampled_means(np.concatenate([np.where(there, values, 0), there], axis=1), users)
     with np.errstate(invalid="ignore"):  # a draw may have none of a column's users
-        return drawn[:, : values.shape[1]] / drawn[:, values.shape[1] :]
+        means = drawn[:, : values.shape[1]] / drawn[:, values.shape[1] :]
+    ends = np.cumsum([block.shape[1] for block in columns.values()])
+    return dict(zip(columns, np.split(means, ends[:-1], axis=1), strict=True))
 
 
 def _mean(values: Floats, drawn: Floats) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def _pairs(summary: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 
 def _effects(models: Sequence[Model]) -> list[dict[str, Any]]:
-    """Return what is shown of the history's effect on each model that has one measured; plots of log p share one axis."""
+    """Return what is shown of the history's effect on each measured model; plots of log p share one axis."""
     measured = {model.name: model.effects for model in models if model.effects and model.effects["targets"]}
     choices = {
         name: [row for row in effects["by_choice"] if row["targets"] >= _COMMON * effects["targets"]]
