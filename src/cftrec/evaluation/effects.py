@@ -90,6 +90,9 @@ def effects_of(
     recommender: Ranker, cases: Cases, prior: str = "counts", progress: Callable[[int], None] | None = None
 ) -> Effects:
     """Measure the effect on given targets, which the RUN must know; see `measure_effects`."""
+    if not len(cases):
+        nothing = pl.DataFrame(schema=EFFECTS_SCHEMA)
+        return Effects(nothing, summarise(nothing, prior, {}))
     expected = recommender.prior(prior)
     favourites = _favourites(expected)
     log_p, masses = [], []
@@ -128,7 +131,7 @@ def _table(
     place = np.arange(len(owner)) - expected.starts[owner]
     free = trie.choices[trie.parent[trie.paths[trie.offsets[cases.targets][owner] + place]]]
     choices = np.bincount(owner[free], minlength=len(cases))
-    known = np.concatenate(log_p)[free] if log_p else np.empty(0)
+    known = np.concatenate(log_p)[free]
 
     def lists(values: NDArray[Any]) -> list[NDArray[Any]]:
         return Ragged(values, choices).split()
