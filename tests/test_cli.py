@@ -70,7 +70,7 @@ def runs(dataset) -> list[Path]:
     """Two evaluated runs."""
     made = [
         train(dataset, dataset.parent / "cft"),
-        train(dataset, dataset.parent / "plain", "effect_weight=0", "beta=1"),
+        train(dataset, dataset.parent / "plain", "effect_weight=0", "beta=1", "prior_weight=0.1"),
     ]
     for run in made:
         main(["evaluate", str(run), str(dataset)])
@@ -169,6 +169,62 @@ def test_evaluate_another_split(runs, dataset, capsys):
     main(["evaluate", str(runs[0]), str(dataset), "--split", "validation"])
     assert (runs[0] / "validation" / "metrics.json").is_file()
     assert "NDCG@10" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("prior", "which"), [("counts", 0), ("counterfactual", 0), ("trained", 1)])
+def test_evaluate_measures_the_effect(runs, dataset, capsys, prior, which):
+    """Where nothing is forced or shared, log p of the target is its score; the prior of counts is their share."""
+    main(["evaluate", str(runs[which]), str(dataset), "--split", "validation", "--prior", prior])
+    shown = capsys.readouterr().out
+    folder, data, recommender = (
+        runs[which] / "validation",
+        Dataset.load(dataset),
+        Recommender.from_pretrained(runs[which]),
+    )
+    summary, table = json.loads((folder / "effects.json").read_text()), pl.read_parquet(folder / "effects.parquet")
+    assert (summary["prior"], summary["targets"], table.height) == (prior, 25, 25)
+    counts = data.item_counts() + 0.5
+    expected = np.log(counts / counts.sum()) if prior == "counts" else recommender.score([[]], TITLES)[0]
+    for row, position in zip(table.iter_rows(named=True), data.targets("validation"), strict=True):
+        target, history = data.events[position], data.items["title"].gather(data.history(position)).to_list()
+        score = recommender.score([history], [TITLES[target]])[0, 0]
+        assert row["effect"] == pytest.approx(score - expected[target], abs=1e-4)
+    assert f"effect   {summary['effect']['mean']:.4f} nats over the prior {prior}" in shown
+    assert summary["fade"]["sentence"] in shown
+
+
+def test_evaluate_within_candidates_leaves_the_rest_alone(runs, dataset, capsys, tmp_path):
+    before = (runs[0] / "metrics.json").read_bytes()
+    main(["evaluate", str(runs[0]), str(dataset), "--candidates", "3", "--sample", "9", "--seed", "5"])
+    summary = json.loads((runs[0] / "candidates.json").read_text())
+    assert (summary["targets"], summary["drawn"], summary["seed"]) == (9, 3, 5)
+    assert f"HR@1     {summary['HR@1']:.4f}" in capsys.readouterr().out
+    ranks = pl.read_parquet(runs[0] / "candidate_ranks.parquet")
+    assert summary["HR@1"] == pytest.approx((ranks["rank"] == 1).mean())
+    rows = {"user": ranks["user"], "item": ranks["target"]}
+    pl.DataFrame(rows).write_csv(tmp_path / "own.csv")
+    main(
+        [
+            "evaluate",
+            str(runs[0]),
+            str(dataset),
+            "--candidates",
+            str(tmp_path / "own.csv"),
+            "--sample",
+            "9",
+            "--seed",
+            "5",
+        ]
+    )
+    assert json.loads((runs[0] / "candidates.json").read_text())["HR@1"] == 1, "each has its target alone"
+    assert (runs[0] / "metrics.json").read_bytes() == before
+
+
+def test_training_on_a_random_sample(dataset, tmp_path):
+    run = tmp_path / "few"
+    main(["train", str(dataset), "--out", str(run), "--sample", "20", "--set", *TINY.split(), "num_train_epochs=2"])
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert (manifest["samples"], manifest["config"]["sample"], manifest["steps"]) == (20, 20, 4)
 
 
 def test_the_best_model_by_ndcg_is_the_run(dataset, tmp_path):
@@ -329,7 +385,15 @@ def test_bad_input_to_runs(capsys, runs, dataset, tmp_path):
     assert "'Star Wars (1977)'" in shown
     assert shown.count("'") == 8  # the title itself and three near ones
     assert "at least 1" in fails(capsys, "recommend", str(runs[0]), "--history", "Up", "-k", "0")
-    assert "test" in fails(capsys, "evaluate", str(runs[0]), str(dataset), "--split", "holdout")
+    for option, wanted in (
+        (["--split", "holdout"], "test"),
+        (["--prior", "best"], "counts, trained, counterfactual"),
+        (["--prior", "trained"], "prior_weight"),
+        (["--sample", "26"], "from 1 to 25"),
+        (["--candidates", "1"], "at least 2"),
+        (["--candidates", "nowhere.csv"], "nowhere.csv"),
+    ):
+        assert wanted in fails(capsys, "evaluate", str(runs[0]), str(dataset), *option)
     assert "cftrec train" in fails(capsys, "evaluate", str(dataset), str(dataset))
     assert "cftrec evaluate" in fails(
         capsys, "compare", str(train(dataset, tmp_path / "raw")), "--out", str(tmp_path / "c")
@@ -375,6 +439,8 @@ def test_movielens_of_the_wheel(tmp_path, capsys):
     ("options", "named"),
     [
         (["patience=1"], "patience"),
+        (["sample=0"], "at least 1 sample"),
+        (["sample=9999"], "training samples; leave it out"),
         (["patience=0", "load_best_model_at_end=true", "eval_strategy=epoch", "save_strategy=epoch"], "patience"),
         (["metric_for_best_model=foo"], "metric_for_best_model"),
         (["max_steps=0"], "max_steps"),

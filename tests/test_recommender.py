@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cftrec import CFTConfig, Recommender
+from cftrec.decoding import sequence_log_probs
 from cftrec.errors import InputError
 from cftrec.training import train
 
@@ -72,6 +73,24 @@ def test_more_users_than_a_batch_come_back_in_their_order(recommender):
     together = recommender.search(histories, 3)
     for row in (0, 31, 32, 74):
         assert together.items[row].tolist() == recommender.search([histories[row]], 3).items[0].tolist()
+
+
+@pytest.mark.parametrize("softmax", ["catalogue", "vocabulary", None])
+def test_log_probs_of_more_users_than_a_batch_are_brute_forces(recommender, softmax):
+    """In the users' order, whatever each asks for, and under the recommender's own softmax if none is named."""
+    rng, size = np.random.default_rng(2), len(recommender.catalogue)
+    histories = [rng.integers(0, size, rng.integers(0, 7)) for _ in range(40)]
+    items = [rng.integers(0, size, rng.integers(0, 4)) for _ in histories]
+    own = replace(recommender, softmax="vocabulary")
+    found = own.log_probs(histories, items, softmax)
+    for history, asked, runs in zip(histories, items, found, strict=True):
+        prompts = [recommender._shown(history)] * len(asked)
+        expected = sequence_log_probs(
+            recommender.model, prompts, asked.tolist(), recommender.catalogue, softmax or "vocabulary"
+        )
+        assert runs.lengths.tolist() == [len(tokens) for tokens in expected]
+        for run, tokens in zip(runs.split(), expected, strict=True):
+            np.testing.assert_allclose(run, tokens, atol=1e-4)
 
 
 def test_a_spent_budget_is_said(recommender):

@@ -77,6 +77,8 @@ class Train:
     """RUN folder to make; must be free; its name names the model in comparisons"""
     model: str | None = None
     """nano (1.9M parameters, from scratch; default), smollm2 (135M, offline), or a local Hugging Face folder"""
+    sample: int | None = None
+    """train on so many random samples (few-shot, BIGRec), drawn by the seed; left out, all"""
     config: Path | None = None
     """YAML file of options; `--set` goes before it"""
     set: Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(metavar="KEY=VALUE ...")] = ()
@@ -89,8 +91,8 @@ class Train:
         from cftrec.training.config import RANKED
 
         options = dict(_key_value(text) for group in self.set for text in group)
-        if self.model is not None:
-            options["model"] = self.model
+        named = {"model": self.model, "sample": self.sample}
+        options |= {name: str(value) for name, value in named.items() if value is not None}
         config = load_config(self.config, options)
         bar = TrainingBar(f"train {self.out.name}")
         if config.best_metric == RANKED:  # a search for each validation target, so only where it is asked for
@@ -158,7 +160,11 @@ class Sweep:
 
 @dataclass
 class Evaluate:
-    """Rank the whole catalogue for every target of a split; writes metrics.json and ranks.parquet into the RUN."""
+    """Rank the whole catalogue for every target of a split; writes metrics.json and ranks.parquet into the RUN.
+
+    Also effects.json and effects.parquet: how much likelier the history makes the true next title than the prior does.
+    With --candidates it ranks within lists instead, and writes candidates.json and candidate_ranks.parquet alone.
+    """
 
     run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
     """RUN folder of `cftrec train`"""
@@ -168,25 +174,72 @@ class Evaluate:
     """test (files go into RUN), validation or train (files go into RUN/SPLIT)"""
     k: Annotated[int, arg(aliases=["-k"])] = 20
     """length of the lists, at least 20"""
+    prior: str = "counts"
+    """what the history's effect is measured against: counts (training frequencies, smoothed), trained (the model's own
+    answer to the prompt without history, where prior_weight trained it), or counterfactual (the same of any RUN)"""
+    sample: int | None = None
+    """rank so many random targets of the split only; left out, all"""
+    seed: int = 0
+    """seed of --sample and --candidates"""
+    candidates: Annotated[str | None, arg(metavar="FILE|N")] = None
+    """rank within candidates instead: those of a table with columns user and item, or N, the target and N - 1 random
+    items that the user does not have (LLaRA: 20); the files of the whole catalogue stay as they are"""
 
     def run(self) -> None:
         """Evaluate with a progress bar and print the metrics."""
         from cftrec.data import Dataset
-        from cftrec.evaluation import evaluate
         from cftrec.recommender import Recommender
-        from cftrec.terminal import progress_bar
 
         dataset = Dataset.load(self.data)
         recommender = Recommender.from_pretrained(self.run_folder)
+        if self.candidates is None:
+            self._rank_catalogue(recommender, dataset)
+        else:
+            self._rank_candidates(recommender, dataset, self.candidates)
+        print(self.run_folder if self.split == "test" else self.run_folder / self.split)
+
+    def _rank_catalogue(self, recommender: Any, dataset: Any) -> None:
+        from cftrec.evaluation import evaluate
+        from cftrec.terminal import progress_bar
+
         with progress_bar(f"evaluate {recommender.run_name}") as advance:
-            result = evaluate(recommender, dataset, self.split, self.k, self.run_folder, advance)
+            result = evaluate(
+                recommender,
+                dataset,
+                self.split,
+                self.k,
+                self.run_folder,
+                advance,
+                prior=self.prior,
+                sample=self.sample,
+                seed=self.seed,
+            )
         unknown = {name: result.facts[f"unknown_{name}"] for name in ("targets", "history_items")}
         if any(unknown.values()):
             counts = " and ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in unknown.items())
             print(f"cftrec: the RUN does not know {counts}; unknown targets count as misses", file=sys.stderr)
         for name, value in result.metrics.items():
             print(f"{name:8} {value:.4f}")
-        print(self.run_folder if self.split == "test" else self.run_folder / self.split)
+        summary = result.effects.summary
+        if summary["targets"]:
+            (low, high), mean = summary["effect"]["ci"], summary["effect"]["mean"]
+            print(f"effect   {mean:.4f} nats over the prior {self.prior} (95 % interval {low:.4f} to {high:.4f})")
+            print(summary["fade"]["sentence"])
+
+    def _rank_candidates(self, recommender: Any, dataset: Any, candidates: str) -> None:
+        from cftrec.evaluation import rank_candidates
+        from cftrec.terminal import progress_bar
+
+        lists = int(candidates) if candidates.lstrip("-").isdecimal() else Path(candidates)
+        with progress_bar(f"rank candidates {recommender.run_name}") as advance:
+            result = rank_candidates(
+                recommender, dataset, lists, self.split, self.run_folder, advance, sample=self.sample, seed=self.seed
+            )
+        facts = result.summary
+        (low, high), mean = facts["HR@1_ci"], facts["candidates"]["mean"]
+        print(f"HR@1     {facts['HR@1']:.4f} (95 % interval {low:.4f} to {high:.4f}; by chance {facts['chance']:.4f})")
+        missing = facts["targets_not_among_candidates"]
+        print(f"{facts['targets']:,} targets, {mean:,.1f} candidates each; {missing:,} targets are none of theirs")
 
 
 @dataclass

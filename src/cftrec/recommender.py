@@ -8,13 +8,16 @@ from typing import Any, Self
 import numpy as np
 import torch
 import yaml
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from transformers import AutoModelForCausalLM
 
 from cftrec.artefacts import read_json, read_manifest
 from cftrec.decoding import SearchResult, search, sequence_log_probs
+from cftrec.decoding.paths import item_log_probs
+from cftrec.decoding.priors import PRIORS, SMOOTHING, Prior, counts_prior, model_prior
 from cftrec.decoding.search import BUDGET
 from cftrec.errors import InputError
+from cftrec.ragged import Ragged
 from cftrec.text import Catalogue, Prompt
 from cftrec.training import CFTTrainer
 from cftrec.training.run import CONFIG, MODEL, PROMPT, quiet_transformers
@@ -52,6 +55,7 @@ class Recommender:
         softmax: what log p normalises over, "catalogue" or "vocabulary".
         run_name: the RUN's name.
         batching: how the model runs titles together, "forest" or "padded" (each by itself), as in training.
+        prior_weight: how much training made the model's answer without history a prior; 0: not at all.
     """
 
     model: Any
@@ -61,6 +65,7 @@ class Recommender:
     softmax: str
     run_name: str
     batching: str = "forest"
+    prior_weight: float = 0.0
 
     @classmethod
     def from_pretrained(cls, run: str | Path) -> Self:
@@ -84,6 +89,7 @@ class Recommender:
             softmax=config["decode_softmax"],
             run_name=manifest["name"],
             batching=config.get("batching", "forest"),
+            prior_weight=config.get("prior_weight", 0.0),
         )
 
     @classmethod
@@ -97,6 +103,7 @@ class Recommender:
             softmax=trainer.args.decode_softmax,
             run_name=trainer.args.run_name or "",
             batching=trainer.batching,
+            prior_weight=trainer.args.prior_weight,
         )
 
     @property
@@ -193,23 +200,56 @@ class Recommender:
         scores = np.array([tokens.sum() for tokens in log_probs])
         return scores.reshape(len(shown), len(items))
 
-    def target_log_probs(
-        self, histories: Sequence[Items], targets: Sequence[int]
-    ) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
-        """Return log p of each token of each target over the vocabulary, with the history shown and with none.
+    def log_probs(
+        self, histories: Sequence[Items], items: Sequence[ArrayLike], softmax: str | None = None
+    ) -> list[Ragged]:
+        """Return log p of each token of given items after each history; every prompt is computed once.
 
         Args:
-            histories: n arrays of item indices, oldest first.
-            targets: n item indices.
+            histories: n arrays of item indices, oldest first; the newest `window` are shown to the model.
+            items: for each history the item indices to score, any number.
+            softmax: "catalogue" or "vocabulary"; None: the recommender's own.
+
+        Returns:
+            For each history, float64: a run of log p (nats) an item, which adds up to log p(title | history).
         """
-        shown = [self._shown(history) for history in histories]
-        unshown = [self.prompt.counterfactual()] * len(shown)
-        distinct, which = np.unique(np.asarray(targets, dtype=np.int64), return_inverse=True)
-        with_history = sequence_log_probs(self.model, shown, targets, self.catalogue, "vocabulary")
-        without = sequence_log_probs(
-            self.model, unshown[: len(distinct)], distinct.tolist(), self.catalogue, "vocabulary"
-        )
-        return with_history, [without[i] for i in which]
+        results: list[Ragged] = [Ragged.of([])] * len(histories)
+        order = np.argsort([len(history) for history in histories], kind="stable")
+        for begin in range(0, len(order), _BATCH):
+            batch = order[begin : begin + _BATCH]
+            asked = Ragged.of([items[user] for user in batch])
+            prompts = [self._shown(histories[user]) for user in batch]
+            found = item_log_probs(
+                self.model, self.catalogue, prompts, asked, softmax=softmax or self.softmax, batching=self.batching
+            )
+            before = np.concatenate(([0], np.cumsum(found.lengths)))  # tokens before each item
+            values = np.split(found.values, before[asked.starts[1:]])
+            for user, value, lengths in zip(batch, values, np.split(found.lengths, asked.starts[1:]), strict=True):
+                results[user] = Ragged(value, lengths)
+        return results
+
+    def prior(self, name: str = "counts", smoothing: float = SMOOTHING) -> Prior:
+        """Return what is expected of anyone, token by token and item by item; see `cftrec.decoding.priors`.
+
+        Args:
+            name: "counts": training frequencies; "trained": the model's own answer to the prompt without history, of a
+                RUN whose training kept it (`prior_weight`); "counterfactual": the same of any RUN, which is no prior
+                after CFT, for that erases it.
+            smoothing: of "counts", events added to every item.
+
+        Raises:
+            InputError: an unknown name, or "trained" of a RUN that has trained none.
+        """
+        if name not in PRIORS:
+            raise InputError(f"prior {name!r} is not known; choose one of {', '.join(PRIORS)}")
+        if name == "counts":
+            return counts_prior(self.catalogue.trie, self.counts, smoothing)
+        if name == "trained" and not self.prior_weight:
+            raise InputError(
+                f"prior 'trained': {self.run_name} has trained none; train with --set prior_weight=0.1 or the like, or "
+                "choose counts"
+            )
+        return model_prior(name, self.model, self.catalogue, self.prompt.counterfactual(), self.batching)
 
     def _shown(self, history: Items) -> NDArray[np.int32]:
         """Return x_h; a user without a history gets x_0, which is what the model has learnt for that."""

@@ -9,6 +9,9 @@ import polars as pl
 
 from cftrec.artefacts import new_folder
 from cftrec.data.dataset import Dataset
+from cftrec.decoding import counts_prior
+from cftrec.ragged import Ragged
+from cftrec.text import Catalogue
 
 ITEMS = 40
 SCRIPT = '<script>alert("title")</script> & Söhne {{ 7 * 7 }} $x$'
@@ -60,10 +63,14 @@ class Ranker:
             items[row, : best.size], scores[row, : best.size] = best, score[best]
         return SimpleNamespace(items=items, scores=scores, exact=np.arange(len(histories)) % 2 == 0)
 
-    def target_log_probs(self, histories, targets):
-        lengths = [1 + int(target) % 4 for target in targets]
-        known = [-np.arange(1, length + 1, dtype=np.float32) for length in lengths]
-        return known, [2 * array for array in known]
+    def prior(self, name="counts"):
+        sequences = [[int(item_id[1:]) // 10, int(item_id[1:]) % 10, 10] for item_id in self.item_ids]
+        return counts_prior(Catalogue.build(self.item_ids, self.item_ids, sequences).trie, self.counts)
+
+    def log_probs(self, histories, items, softmax=None):
+        """Half the prior's log p: an effect of as much."""
+        runs = [self.prior().tokens(chosen) for chosen in items]
+        return [Ragged(run.values / 2, run.lengths) for run in runs]
 
 
 def ranker_for(dataset: Dataset, name: str = "cft", noise: float = 0.0, seed: int = 0) -> Ranker:

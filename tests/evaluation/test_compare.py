@@ -119,11 +119,22 @@ def test_report_shows_what_it_must(tmp_path, two):
     for needed in ("erases it", "counterfactual", "True next title", "with history", "1234", "1.5", "made up", "torch"):
         assert needed in text
     assert text.count("True next title") == 5
-    assert len([tag for tag, _ in page.tags if tag == "svg"]) == 2 + 2 + 3
+    assert len([tag for tag, _ in page.tags if tag == "svg"]) == 2 + 2 * 4 + 3
+    for name in ("plain", "cft"):
+        effects = summary["effects"][name]
+        assert effects["fade"]["sentence"] in text.replace("\u00a0", " ")
+        assert f"prior: {effects['prior']}, {effects['targets']} targets" in text
     assert all(attributes.get("aria-label") for tag, attributes in page.tags if tag == "svg")
     assert all(attributes.get("scope") for tag, attributes in page.tags if tag == "th")
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
+
+
+def test_effects_not_measured_are_not_shown(tmp_path, dataset):
+    run = write_run(tmp_path / "cft", ranker_for(dataset), dataset)
+    evaluate(ranker_for(dataset), dataset, out=run, effect_targets=0)
+    assert compare([run], tmp_path / "out")["effects"]["cft"]["targets"] == 0
+    assert 'id="effects"' not in (tmp_path / "out/report.html").read_text()
 
 
 def test_report_fetches_nothing(tmp_path, two):
@@ -217,7 +228,13 @@ class TestBadInput:
     def test_no_draws(self, tmp_path, two):
         self.refused(two, tmp_path / "out", "--draws 0", draws=0)
 
-    @pytest.mark.parametrize("name", ["ranks.parquet", "popular.parquet", "positions.parquet"])
+    def test_no_effects(self, tmp_path, two):
+        (two[1] / "effects.json").write_text("{")
+        self.refused(two, tmp_path / "out", "effects.json: cannot be read as JSON")
+        (two[1] / "effects.json").unlink()
+        self.refused(two, tmp_path / "out", "effects.json: missing; run `cftrec evaluate")
+
+    @pytest.mark.parametrize("name", ["ranks.parquet", "popular.parquet"])
     def test_a_broken_table(self, tmp_path, two, name):
         (two[1] / name).write_bytes(np.random.default_rng(0).bytes(200))
         self.refused(two, tmp_path / "out", f"{name}: missing or not readable")

@@ -1,27 +1,90 @@
+"""Measured effects against loops over tokens and brute force over all items of a tiny catalogue."""
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cftrec import Catalogue, Recommender
+from cftrec.decoding import sequence_log_probs
 from cftrec.errors import InputError
-from cftrec.evaluation.effects import by_position, group_shares, popularity_groups
+from cftrec.evaluation import measure_effects
+from cftrec.evaluation.effects import group_shares, popularity_groups
+from cftrec.text import Prompt
+
+CLOSING = 9
 
 
-@given(st.lists(st.lists(st.floats(-20, 0), max_size=6), max_size=8))
-def test_means_by_position_equal_a_loop(rows):
-    known = [np.array(row, dtype=np.float32) for row in rows]
-    table = by_position(known, [array - 1 for array in known])
-    assert table["position"].to_list() == list(range(1, max((len(row) for row in rows), default=0) + 1))
-    for position, with_history, without_history, count in table.iter_rows():
-        there = [float(array[position - 1]) for array in known if array.size >= position]
-        assert count == len(there)
-        assert with_history == pytest.approx(np.mean(there), abs=1e-5)
-        assert without_history == pytest.approx(np.mean(there) - 1, abs=1e-5)
+@pytest.fixture
+def recommender(dataset, tiny_model):
+    """A random model over 40 titles of two digits and a closing; every tenth title is also that of the next item."""
+    ids = dataset.items["item_id"].to_list()
+    sequences = [[1 + (n - (n % 10 == 1)) // 7, 1 + (n - (n % 10 == 1)) % 7, CLOSING] for n in range(40)]
+    catalogue = Catalogue.build(ids, ids, sequences, dataset.item_counts())
+    prompt = Prompt((0,), (), (CLOSING,), (CLOSING,), (0, 8))
+    return Recommender(tiny_model("llama", 10).eval(), catalogue, prompt, 5, "catalogue", "random", prior_weight=0.1)
 
 
-def test_tokens_must_match():
-    with pytest.raises(InputError, match="numbers of tokens"):
-        by_position([np.zeros(2)], [np.zeros(3)])
+@pytest.mark.parametrize("prior", ["counts", "trained", "counterfactual"])
+def test_effects_equal_brute_force(recommender, dataset, prior):
+    catalogue, every = recommender.catalogue, list(range(40))
+    effects = measure_effects(recommender, dataset, prior=prior)
+
+    def log_p(prompt):
+        return sequence_log_probs(recommender.model, [prompt] * 40, every, catalogue, "catalogue")
+
+    titles = {tuple(catalogue.sequence(item)): item for item in reversed(every)}
+    if prior == "counts":
+        mass = dict.fromkeys(titles, 0.0)
+        for item in every:
+            mass[tuple(catalogue.sequence(item))] += dataset.item_counts()[item] + 0.5
+        expected = [np.log(mass[tuple(catalogue.sequence(item))] / sum(mass.values())) for item in every]
+    else:
+        expected = [run.sum() for run in log_p(np.array([0, 8], np.int32))]
+    liked = sorted(titles.values(), key=lambda item: -expected[item])
+    assert effects.table.height == 30
+    for row, position in zip(effects.table.iter_rows(named=True), dataset.targets("test"), strict=True):
+        target = int(dataset.events[position])
+        known = log_p(recommender._shown(dataset.history(position)))
+        assert row["target"] == f"i{target}"
+        assert row["effect"] == pytest.approx(known[target].sum() - expected[target], abs=1e-4)
+        places = [place - 1 for place in row["token"]]
+        np.testing.assert_allclose(row["log_p"], known[target][places], atol=1e-4)
+        assert known[target].sum() == pytest.approx(sum(row["log_p"]), abs=1e-4), "what is left out is forced"
+        assert sum(row["log_prior"]) == pytest.approx(expected[target], abs=1e-4)
+        for top in (10, 50):
+            assert row[f"mass_{top}"] == pytest.approx(sum(np.exp(known[item].sum()) for item in liked[:top]), abs=1e-4)
+            same = [tuple(catalogue.sequence(item)) for item in liked[:top]]
+            assert row[f"hit_{top}"] == (tuple(catalogue.sequence(target)) in same)
+    assert effects.table["mass_50"].to_list() == pytest.approx([1] * 30, abs=1e-4)  # fewer titles than that
+    assert effects.summary["effect"]["mean"] == pytest.approx(effects.table["effect"].mean())
+
+
+def test_a_part_of_the_targets_evenly_spaced(recommender, dataset):
+    whole, calls = measure_effects(recommender, dataset).table, []
+    part = measure_effects(recommender, dataset, targets=4, progress=calls.append).table
+    assert part["user"].to_list() == whole["user"][[0, 10, 19, 29]].to_list()
+    assert part["effect"].to_list() == pytest.approx(whole["effect"][[0, 10, 19, 29]].to_list(), abs=1e-5)
+    assert calls == [4]
+    nothing = measure_effects(recommender, dataset, targets=0)
+    assert nothing.table.is_empty()
+    assert (nothing.summary["targets"], nothing.summary["users"]) == (0, 0)
+
+
+def test_group_is_the_targets_popularity(recommender, dataset):
+    table = measure_effects(recommender, dataset).table
+    group = popularity_groups(dataset.item_counts())
+    assert table["group"].to_list() == [1 + group[item] for item in dataset.events[dataset.targets("test")]]
+
+
+def test_bad_priors(recommender, dataset):
+    with pytest.raises(InputError, match="prior 'best' is not known; choose one of counts, trained, counterfactual"):
+        measure_effects(recommender, dataset, prior="best")
+    untrained = Recommender(*(getattr(recommender, name) for name in list(Recommender.__annotations__)[:-1]))
+    with pytest.raises(InputError, match="prior 'trained': random has trained none"):
+        measure_effects(untrained, dataset, prior="trained")
+    with pytest.raises(InputError, match="--split dev"):
+        measure_effects(recommender, dataset, "dev")
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=60))

@@ -39,10 +39,11 @@ def test_rows_tell_user_target_and_history(dataset):
 def test_files_are_written_and_read_back(tmp_path, dataset):
     result = evaluate(ranker_for(dataset), dataset, out=tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "effects.json",
+        "effects.parquet",
         "evaluation.json",
         "metrics.json",
         "popular.parquet",
-        "positions.parquet",
         "ranks.parquet",
     ]
     assert json.loads((tmp_path / "metrics.json").read_text()) == result.metrics
@@ -98,18 +99,32 @@ def test_an_empty_history_has_defined_rows(dataset):
     assert result.ranks["history_length"][0] == 0
 
 
-def test_positions_are_the_means_of_the_measured_targets(dataset):
-    table = evaluate(ranker_for(dataset), dataset, effect_targets=10).positions
-    assert table["count"][0] == 10
-    np.testing.assert_allclose(table["with_history"], -table["position"].cast(pl.Float64))
-    np.testing.assert_allclose(table["without_history"], 2 * table["with_history"])
-    assert evaluate(ranker_for(dataset), dataset, effect_targets=0).positions.is_empty()
+def test_effects_are_those_of_the_measured_targets(tmp_path, dataset):
+    result = evaluate(ranker_for(dataset), dataset, out=tmp_path, effect_targets=10)
+    assert result.effects.table.height == result.facts["effect_targets"] == 10
+    assert pl.read_parquet(tmp_path / "effects.parquet").equals(result.effects.table)
+    assert json.loads((tmp_path / "effects.json").read_text()) == result.effects.summary
+    assert result.effects.summary["log_p"] == pytest.approx(result.effects.summary["log_prior"] / 2)
+    assert evaluate(ranker_for(dataset), dataset, effect_targets=0).effects.table.is_empty()
 
 
 def test_progress_counts_targets(dataset):
     calls = []
-    evaluate(ranker_for(dataset), dataset, batch_size=16, progress=lambda done, total: calls.append((done, total)))
-    assert calls == [(16, 30), (30, 30)]
+    options = {"batch_size": 16, "effect_targets": 10}
+    evaluate(ranker_for(dataset), dataset, progress=lambda done, total: calls.append((done, total)), **options)
+    assert calls == [(10, 40), (26, 40), (40, 40)]
+
+
+def test_a_sample_is_drawn_by_its_seed(dataset):
+    whole = evaluate(ranker_for(dataset), dataset).ranks
+    one, same, other = (evaluate(ranker_for(dataset), dataset, sample=9, seed=seed) for seed in (1, 1, 2))
+    assert one.ranks.equals(same.ranks)
+    assert not one.ranks.equals(other.ranks)
+    assert one.ranks["user"].n_unique() == 9
+    drawn = whole.filter(pl.col("user").is_in(one.ranks["user"].to_list()))
+    assert one.ranks.drop("exact").equals(drawn.drop("exact"))
+    assert (one.facts["sample"], one.facts["seed"], one.facts["targets"]) == (9, 1, 9)
+    assert evaluate(ranker_for(dataset), dataset, sample=30).ranks.equals(whole)
 
 
 @pytest.mark.parametrize(
@@ -119,6 +134,8 @@ def test_progress_counts_targets(dataset):
         ({"k": 10}, "-k 10: must be at least 20"),
         ({"batch_size": 0}, "batch_size 0"),
         ({"effect_targets": -1}, "effect_targets -1"),
+        ({"sample": 0}, "--sample 0: must be from 1 to 30, the targets of the test split"),
+        ({"sample": 31}, "--sample 31: must be from 1 to 30"),
     ],
 )
 def test_bad_options(tmp_path, dataset, options, line):

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from step_oracle import continuations, history
 
+from cftrec.errors import InputError
 from cftrec.forest.passes import Layout
 from cftrec.objective import token_weights
 from cftrec.text import Catalogue
@@ -211,3 +212,16 @@ def test_samples_of_a_window_share_its_trunk(dataset, assembled):
     together, last = collator(longest.tolist()), collator(longest[-1:].tolist())
     assert together["counts"][1] == last["counts"][1]
     assert len(longest) == 11
+
+
+def test_a_sample_of_the_samples_is_drawn_by_its_seed(dataset):
+    whole = Samples(dataset, "train", 5, 2)
+    one, same, other = (Samples(dataset, "train", 5, 2, sample=9, seed=seed) for seed in (1, 1, 2))
+    assert len(one) == len(set(one.positions.tolist())) == 9
+    assert (one.positions == same.positions).all()
+    assert (one.positions != other.positions).any()
+    windows = dict(zip(whole.positions.tolist(), whole.starts.tolist(), strict=True))
+    assert [windows[position] for position in one.positions.tolist()] == one.starts.tolist()
+    assert (Samples(dataset, "train", 5, 2, sample=len(whole)).positions == whole.positions).all()
+    with pytest.raises(InputError, match=f"there are {len(whole)} training samples"):
+        Samples(dataset, "train", 5, 2, sample=len(whole) + 1)

@@ -33,7 +33,9 @@ def same(one, other):
     return all((value == other[name]).all() for name, value in one.items())
 
 
-@pytest.mark.parametrize(("stop", "method"), [(2, {}), (3, {}), (4, {}), (7, {}), (11, {}), (7, ADAPTIVE)])
+@pytest.mark.parametrize(
+    ("stop", "method"), [(2, {}), (3, {}), (4, {}), (7, {}), (11, {}), (7, ADAPTIVE), (4, {"sample": 30})]
+)
 def test_continues_to_the_same_weights(run, tmp_path, monkeypatch, stop, method):
     """Before the first checkpoint, on one, after one, and in later epochs."""
     let_temperatures_move(monkeypatch)

@@ -7,7 +7,6 @@ together in one forward pass.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cftrec.decoding.choices import child_log_probs
 from cftrec.decoding.tree import open_tree
-from cftrec.forest.backbone import Head, head_of
+from cftrec.forest.backbone import head_of
 from cftrec.text.catalogue import Catalogue
 from cftrec.text.trie import Trie
 
@@ -26,7 +26,6 @@ Floats = NDArray[np.float64]
 BUDGET = 2000
 """Most beginnings expanded for a user before the search ends without a certificate."""
 _WIDTH = 12  # beginnings of a user expanded in one forward pass: more waste tokens, fewer waste passes
-_HEAD_ROWS = 4096  # hidden states that meet the head at once
 
 
 @dataclass(frozen=True)
@@ -212,9 +211,7 @@ class _Search:
     ) -> Floats:
         """Add up log p along forced tokens under the vocabulary softmax, and find the items that end on the way."""
         inside = np.flatnonzero(node < end[owner])
-        _, reached, log_p = _child_log_probs(
-            hidden[torch.from_numpy(inside)], node[inside], self.trie, self.head, False
-        )
+        _, reached, log_p = child_log_probs(hidden[torch.from_numpy(inside)], node[inside], self.trie, self.head, False)
         steps = np.zeros(len(owner) + 1)
         steps[inside + 1] = log_p
         along = np.cumsum(steps)
@@ -227,7 +224,7 @@ class _Search:
 
     def _choose(self, hidden: Tensor, at: _Open, expansion: Ints) -> None:
         """Open the children of trie nodes whose hidden states are known, and find the items that need no more."""
-        index, child, log_p = _child_log_probs(hidden, at.node, self.trie, self.head, self.forced_free)
+        index, child, log_p = child_log_probs(hidden, at.node, self.trie, self.head, self.forced_free)
         new = _Open(at.row[index], child, at.score[index] + log_p, expansion[index])
         stop = self.chain_end[child] if self.forced_free else child
         self._find(new.row, child, stop + 1, new.score)
@@ -253,52 +250,6 @@ def _chain_ends(trie: Trie) -> Ints:
     """
     stops = np.where(trie.child_counts == 1, len(trie), np.arange(len(trie)))
     return np.minimum.accumulate(stops[::-1])[::-1]
-
-
-def _child_log_probs(
-    hidden: Tensor, nodes: Ints, trie: Trie, head: Head, catalogue_softmax: bool
-) -> tuple[Ints, Ints, Floats]:
-    """Return log p of every child of each node, flat: the node's place in `nodes`, the child, and log p(child | node).
-
-    Args:
-        hidden: [n, H], the hidden state at each node.
-        nodes: int64 [n].
-        trie: the catalogue's.
-        head: the model's.
-        catalogue_softmax: normalise over the children, else over the vocabulary.
-    """
-    counts = trie.child_counts[nodes].astype(np.int64)
-    index = np.repeat(np.arange(len(nodes)), counts)
-    within = np.arange(len(index)) - (np.cumsum(counts) - counts)[index]
-    child = trie.children[trie.child_offsets[nodes][index] + within].astype(np.int64)
-    token = trie.token[child].astype(np.int64)
-    log_p = np.empty(len(index))
-    bounds = np.searchsorted(index, np.arange(0, len(nodes) + _HEAD_ROWS, _HEAD_ROWS))
-    for number, (begin, stop) in enumerate(pairwise(bounds)):
-        rows = slice(number * _HEAD_ROWS, (number + 1) * _HEAD_ROWS)
-        part = index[begin:stop] - rows.start
-        log_p[begin:stop] = _pair_log_probs(hidden[rows], part, token[begin:stop], head, catalogue_softmax)
-    return index, child, log_p
-
-
-def _pair_log_probs(hidden: Tensor, row: Ints, token: Ints, head: Head, catalogue_softmax: bool) -> Floats:
-    """Return log p(token | hidden[row]) for pairs, normalised over each row's pairs or over the vocabulary."""
-    if not len(row):
-        return np.empty(0)
-    columns, column = np.unique(token, return_inverse=True) if catalogue_softmax else (None, token)
-    select = slice(None) if columns is None else torch.from_numpy(columns).to(hidden.device)
-    logits = (hidden @ head.weight[select].T).to(torch.promote_types(hidden.dtype, torch.float32))
-    if head.bias is not None:
-        logits += head.bias[select]
-    if head.softcap is not None:
-        logits = head.softcap * torch.tanh(logits / head.softcap)
-    pair = (torch.from_numpy(row).to(hidden.device), torch.from_numpy(column).to(hidden.device))
-    chosen = logits[pair]
-    if catalogue_softmax:
-        normalised = torch.full_like(logits, -torch.inf)
-        normalised[pair] = chosen
-        logits = normalised
-    return (chosen - torch.logsumexp(logits, 1)[pair[0]]).double().cpu().numpy()
 
 
 def _rank_within(rows: Ints) -> Ints:

@@ -7,7 +7,6 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-import polars as pl
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -69,29 +68,61 @@ def dots(rows: Sequence[Mapping[str, Any]], metric: str) -> Markup:
     return _svg(f"{metric} of each model with its 95 % interval: {told}.", (_WIDE, 0.5 + 0.5 * len(rows)), draw)
 
 
-def log_probabilities(name: str, positions: pl.DataFrame, floor: float) -> Markup:
-    """Draw a model's mean log p by token position, with history (solid) and without (dashed).
+def log_probabilities(name: str, choices: Sequence[Mapping[str, Any]], floor: float) -> Markup:
+    """Draw a model's mean log p by choice (solid) and the prior's (dashed); between them lies the history's effect.
 
     Args:
         name: of the model, for the text alternative.
-        positions: rows to draw, see `effects.by_position`.
+        choices: rows to draw, at least one: `by_choice` of `effect_summary.summarise`.
         floor: lower end of the axis in nats, common to all models.
     """
-    position, known, unknown = (positions[column].to_numpy() for column in positions.columns[:3])
+    place, known, prior = (np.array([row[key] for row in choices]) for key in ("choice", "log_p", "log_prior"))
 
     def draw(axes: Axes) -> None:
-        axes.plot(position, known, "o-", color=_FIRST, linewidth=2, markersize=5)
-        axes.plot(position, unknown, "s--", color=_SECOND, linewidth=2, markersize=4.5)
+        axes.plot(place, known, "o-", color=_FIRST, linewidth=2, markersize=5)
+        axes.plot(place, prior, "s--", color=_SECOND, linewidth=2, markersize=4.5)
         axes.set_ylim(floor * 1.06, -floor * 0.02)
-        axes.set_xticks(position[:: 1 + len(position) // 10])
+        axes.set_xticks(place[:: 1 + len(place) // 10])
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.grid(axis="y")
-        axes.set_xlabel("token of the true next title")
+        axes.set_xlabel("choice on the way to the title")
         axes.set_ylabel("mean log p (nats)")
 
-    told = f"from {known[0]:.2f} with history and {unknown[0]:.2f} without at the first token"
-    told += f" to {known[-1]:.2f} and {unknown[-1]:.2f} at token {position[-1]}"
-    return _svg(f"{name}: mean log p of the true next title by token, {told}.", (_WIDE, 2.8), draw)
+    told = f"from {known[0]:.2f} with history and {prior[0]:.2f} of the prior at the first choice"
+    told += f" to {known[-1]:.2f} and {prior[-1]:.2f} at choice {place[-1]}"
+    return _svg(f"{name}: mean log p of the true next title by choice, {told}.", (_WIDE, 2.8), draw)
+
+
+def effects(name: str, axis: str, rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> Markup:
+    """Draw mean effects as dots with their 95 % intervals, side by side.
+
+    Args:
+        name: of the model, for the text alternative.
+        axis: what the rows are.
+        rows: at least one, each with `mean` and `ci` (nats).
+        labels: what each row is called.
+    """
+    place = np.arange(len(rows))
+    mean, (low, high) = np.array([row["mean"] for row in rows]), np.array([row["ci"] for row in rows]).T
+
+    def draw(axes: Axes) -> None:
+        axes.axhline(0, color=_MUTED, linewidth=1)
+        axes.vlines(place, low, high, color=_FIRST, linewidth=2.5)
+        axes.plot(place, mean, "o", color=_FIRST, markersize=7)
+        axes.set_xlim(-0.6, len(rows) - 0.4)
+        step = 1 + len(rows) // 10
+        axes.set_xticks(place[::step], labels[::step])
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.grid(axis="y")
+        axes.set_axisbelow(True)
+        axes.set_xlabel(axis)
+        axes.set_ylabel("effect (nats)")
+
+    told = "; ".join(
+        f"{label}: {row['mean']:.2f}, interval {row['ci'][0]:.2f} to {row['ci'][1]:.2f}"
+        for label, row in zip(labels, rows, strict=True)
+    )
+    return _svg(f"{name}: mean effect of the history by {axis}: {told}.", (_WIDE, 2.6), draw)
 
 
 def popularity(name: str, recommended: Sequence[float], histories: Sequence[float], ceiling: float) -> Markup:

@@ -36,7 +36,7 @@ def compare(runs: Sequence[Path], out: Path, *, draws: int = DRAWS, seed: int = 
     Returns:
         The summary: `headline`, `rows` (every metric and its 95 % interval `_ci`), `tests` (every pair a, b and
         each of HR@10, NDCG@10, MRR@10: difference a - b, p, ci, and p_holm adjusted for the number of pairs), users,
-        targets, log p by token position, popularity groups, and the facts of the evaluation.
+        targets, the history's effect on each RUN's answers, popularity groups, and the facts of the evaluation.
 
     Raises:
         InputError: `out` is taken, fewer than one draw, or RUNs that cannot be compared (`runs.read_runs`).
@@ -56,7 +56,7 @@ def compare(runs: Sequence[Path], out: Path, *, draws: int = DRAWS, seed: int = 
 
 
 def _models(runs: Sequence[EvaluatedRun]) -> list[Model]:
-    models = [Model(run.name, as_ranks(run.ranks["rank"]), run.ranks["items"].to_list(), run.positions) for run in runs]
+    models = [Model(run.name, as_ranks(run.ranks["rank"]), run.ranks["items"].to_list(), run.effects) for run in runs]
     if POPULAR in {run.name for run in runs}:
         return models
     popular = runs[0].popular
@@ -79,7 +79,7 @@ def _summarise(runs: Sequence[EvaluatedRun], models: Sequence[Model], draws: int
     values = [per_target(model.ranks) for model in models]
     measured = _Measured(models, values, users, draws, seed)
     rows, tests = _rows(measured), _tests(measured)
-    facts = {key: first.evaluation.get(key) for key in ("split", "k", "dataset", "catalogue_items")}
+    facts = {key: first.evaluation.get(key) for key in ("split", "k", "dataset", "catalogue_items", "sample")}
     return {
         "headline": verdict(rows, tests),
         "against_popularity": against_popularity(rows, tests),
@@ -90,7 +90,7 @@ def _summarise(runs: Sequence[EvaluatedRun], models: Sequence[Model], draws: int
         **facts,
         "bootstrap": {"draws": draws, "seed": seed, "level": LEVEL, "resampled": "users"},
         "notes": notes(runs),
-        "positions": {model.name: model.positions.to_dicts() for model in models if model.positions is not None},
+        "effects": {model.name: model.effects for model in models if model.effects is not None},
         "popularity": _popularity(first, models),
     }
 

@@ -1,53 +1,156 @@
-"""What the history does to a model's answer: log p by token position, and the popularity of what is recommended."""
+"""The history's effect on what a model says of the true next title: log p(y | h) - log prior(y), for a named prior.
 
-from collections.abc import Sequence
+Both are probabilities under the catalogue softmax, over the same set of items, whatever the RUN recommends by; so the
+effect is a difference of log probabilities, and it adds up token by token. Tokens that the catalogue forces have no
+effect and are left out: positions count the choices on the way to the title, from 1.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
-from cftrec.errors import InputError
+from cftrec.data.dataset import Dataset
+from cftrec.decoding import Prior
+from cftrec.evaluation.cases import Cases, cases_of, split_targets
+from cftrec.evaluation.effect_summary import summarise
+from cftrec.evaluation.ranker import Ranker
+from cftrec.ragged import Ragged
 
 Schema = dict[str, pl.DataType | type[pl.DataType]]
 
 GROUPS = 5
-POSITIONS_SCHEMA: Schema = {
-    "position": pl.Int32,
-    "with_history": pl.Float64,
-    "without_history": pl.Float64,
-    "count": pl.Int64,
+FAVOURITES = (10, 50)
+"""How many of the titles that the prior likes best count as history-free favourites."""
+EFFECTS_SCHEMA: Schema = {
+    "user": pl.String,
+    "target": pl.String,
+    "history_length": pl.Int64,
+    "group": pl.Int8,
+    "effect": pl.Float64,
+    "token": pl.List(pl.Int32),
+    "log_p": pl.List(pl.Float64),
+    "log_prior": pl.List(pl.Float64),
+    "mass_10": pl.Float64,
+    "hit_10": pl.Boolean,
+    "mass_50": pl.Float64,
+    "hit_50": pl.Boolean,
 }
+_BATCH = 64  # targets measured at once
 
 
-def by_position(
-    with_history: Sequence[NDArray[np.floating]], without_history: Sequence[NDArray[np.floating]]
-) -> pl.DataFrame:
-    """Average the targets' token log p by position in the title.
+@dataclass(frozen=True)
+class Effects:
+    """Measured effects.
+
+    Attributes:
+        table: one row a target (`EFFECTS_SCHEMA`): `group` of popularity, 1 (the few most frequent items) to 5;
+            `effect` in nats; `token`, the place in the title (from 1) of each token at which the catalogue leaves a
+            choice, and its `log_p` with the history and `log_prior` (nats); `mass_10`, the probability that the model
+            gives, with the history, to the prior's ten favourite titles, and `hit_10`, whether the target is among
+            them; the same for 50.
+        summary: what effects.json holds (`effect_summary.summarise`).
+    """
+
+    table: pl.DataFrame
+    summary: dict[str, Any]
+
+
+def measure_effects(
+    recommender: Ranker,
+    dataset: Dataset,
+    split: str = "test",
+    prior: str = "counts",
+    *,
+    targets: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Effects:
+    """Measure the history's effect on a split's targets; the mean is `summary["effect"]["mean"]`.
 
     Args:
-        with_history: for each target, float [T] log p (nats) of its tokens given the history.
-        without_history: the same given the model's own prompt without history (the prior named "counterfactual").
-
-    Returns:
-        One row a position: `position` (from 1), the means `with_history` and `without_history` (nats), and `count`,
-        the number of targets that have such a token.
+        recommender: the RUN.
+        dataset: the log.
+        split: "train", "validation" or "test".
+        prior: "counts", "trained" or "counterfactual" (`Recommender.prior`).
+        targets: how many targets are measured, evenly spaced over the split; None: all. Those that the RUN does not
+            know are left out.
+        progress: called with the number of targets done so far.
 
     Raises:
-        InputError: the two differ in a target's number of tokens.
+        InputError: an unknown split or prior, a split without known targets, or a prior that the RUN has not trained.
     """
-    lengths = np.array([array.size for array in with_history], dtype=np.int64)
-    if lengths.tolist() != [array.size for array in without_history]:
-        raise InputError("log p with and without history differ in their numbers of tokens; score the same targets")
-    if not lengths.sum():
-        return pl.DataFrame(schema=POSITIONS_SCHEMA)
-    starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
-    position = np.arange(starts.size) - starts
-    count = np.bincount(position)
+    cases = cases_of(recommender, dataset, split_targets(dataset, split))
+    return effects_of(recommender, cases.known(targets), prior, progress)
+
+
+def effects_of(
+    recommender: Ranker, cases: Cases, prior: str = "counts", progress: Callable[[int], None] | None = None
+) -> Effects:
+    """Measure the effect on given targets, which the RUN must know; see `measure_effects`."""
+    if not len(cases):
+        nothing = pl.DataFrame(schema=EFFECTS_SCHEMA)
+        return Effects(nothing, summarise(nothing, prior, {}))
+    expected = recommender.prior(prior)
+    favourites = _favourites(expected)
+    log_p, masses = [], []
+    for begin in range(0, len(cases), _BATCH):
+        histories, targets = cases.histories[begin : begin + _BATCH], cases.targets[begin : begin + _BATCH]
+        asked = [np.append(target, favourites) for target in targets]
+        for found in recommender.log_probs(histories, asked, softmax="catalogue"):
+            log_p.append(found.values[: found.lengths[0]])
+            masses.append(np.exp(np.add.reduceat(found.values, found.starts)[1:]).cumsum())
+        if progress is not None:
+            progress(begin + len(targets))
+    group = 1 + popularity_groups(recommender.counts)
+    table = _table(cases, expected, log_p, masses, favourites, group)
+    favoured = np.exp(expected.items[favourites]).cumsum()
+    prior_mass = {top: float(favoured[min(top, len(favoured)) - 1]) for top in FAVOURITES}
+    return Effects(table, summarise(table, prior, prior_mass))
+
+
+def _favourites(prior: Prior) -> NDArray[np.int64]:
+    """Return the items that the prior likes best, of items with one title the first, ties in item order."""
+    order = np.argsort(-prior.items, kind="stable")
+    _, first = np.unique(prior.trie.item_node[order], return_index=True)
+    return order[np.sort(first)[: max(FAVOURITES)]]
+
+
+def _table(
+    cases: Cases,
+    prior: Prior,
+    log_p: list[NDArray[np.float64]],
+    masses: list[NDArray[np.float64]],
+    favourites: NDArray[np.int64],
+    group: NDArray[np.int8],
+) -> pl.DataFrame:
+    trie, expected = prior.trie, prior.tokens(cases.targets)
+    owner = np.repeat(np.arange(len(cases)), expected.lengths)
+    place = np.arange(len(owner)) - expected.starts[owner]
+    free = trie.choices[trie.parent[trie.paths[trie.offsets[cases.targets][owner] + place]]]
+    choices = np.bincount(owner[free], minlength=len(cases))
+    known = np.concatenate(log_p)[free]
+
+    def lists(values: NDArray[Any]) -> list[NDArray[Any]]:
+        return Ragged(values, choices).split()
+
     columns = {
-        "with_history": np.bincount(position, weights=np.concatenate(with_history)) / count,
-        "without_history": np.bincount(position, weights=np.concatenate(without_history)) / count,
+        "user": cases.users,
+        "target": cases.target_ids,
+        "history_length": cases.history_lengths,
+        "group": group[cases.targets],
+        "effect": np.bincount(owner[free], weights=known - expected.values[free], minlength=len(cases)),
+        "token": lists(1 + place[free]),
+        "log_p": lists(known),
+        "log_prior": lists(expected.values[free]),
     }
-    return pl.DataFrame({"position": np.arange(1, count.size + 1), **columns, "count": count}, schema=POSITIONS_SCHEMA)
+    nodes = trie.item_node[cases.targets]
+    for top in FAVOURITES:
+        columns[f"mass_{top}"] = [float(mass[min(top, len(mass)) - 1]) for mass in masses]
+        columns[f"hit_{top}"] = np.isin(nodes, trie.item_node[favourites[:top]])
+    return pl.DataFrame(columns, schema=EFFECTS_SCHEMA)
 
 
 def popularity_groups(counts: ArrayLike, groups: int = GROUPS) -> NDArray[np.int8]:

@@ -3,21 +3,23 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from cftrec.artefacts import write_json
-from cftrec.data.dataset import SPLITS, Dataset
+from cftrec.data.dataset import Dataset
 from cftrec.errors import InputError
-from cftrec.evaluation.effects import Schema, by_position
+from cftrec.evaluation.cases import Cases, cases_of, split_targets
+from cftrec.evaluation.effects import Effects, Schema, effects_of
 from cftrec.evaluation.metrics import CUTOFFS, means, per_target
 from cftrec.evaluation.popularity import rank_by_popularity
+from cftrec.evaluation.ranker import Items, Ranker
 
 _BATCH = 64  # histories searched at once
 SHOWN_HISTORY = 20  # newest items of a history that are written beside its target
@@ -33,45 +35,7 @@ RANKS_SCHEMA: Schema = {
 }
 POPULAR_SCHEMA: Schema = {"user": pl.String, "target": pl.String, "rank": pl.Int32, "items": pl.List(pl.String)}
 
-Items = NDArray[np.integer]
 Progress = Callable[[int, int], None]
-
-
-class Found(Protocol):
-    """What a search returns: int [B, k] items padded with -1, float [B, k] scores, bool [B] exact."""
-
-    @property
-    def items(self) -> NDArray[np.integer]: ...  # noqa: D102
-    @property
-    def scores(self) -> NDArray[np.floating]: ...  # noqa: D102
-    @property
-    def exact(self) -> NDArray[np.bool_]: ...  # noqa: D102
-
-
-class ItemIds(Protocol):
-    """The part of a catalogue that an evaluation reads."""
-
-    @property
-    def item_ids(self) -> list[str]: ...  # noqa: D102
-
-
-class Ranker(Protocol):
-    """What is evaluated; `Recommender` is one."""
-
-    @property
-    def catalogue(self) -> ItemIds: ...  # noqa: D102
-    @property
-    def counts(self) -> NDArray[np.integer]: ...  # noqa: D102
-    @property
-    def run_name(self) -> str: ...  # noqa: D102
-
-    def search(self, histories: list[Items], k: int, keep: list[int] | None = None) -> Found:
-        """Return the best k items for each history, its items left out except keep[b] (-1: none kept)."""
-
-    def target_log_probs(
-        self, histories: list[Items], targets: list[int]
-    ) -> tuple[Sequence[NDArray[np.floating]], Sequence[NDArray[np.floating]]]:
-        """Return each target's token log p with its history and without any."""
 
 
 @dataclass(frozen=True)
@@ -83,14 +47,14 @@ class Evaluation:
         ranks: one row a target, see `RANKS_SCHEMA`; `history_length` counts all events before the target, `history`
             holds the newest of them that the RUN knows.
         popular: the popularity baseline on the same targets; its `rank` is exact in the whole catalogue.
-        positions: log p by token position, see `effects.by_position`.
+        effects: the history's effect on a part of the targets.
         facts: what was evaluated: split, k, dataset, users, targets, seconds, exact_share, model, ...
     """
 
     metrics: dict[str, float]
     ranks: pl.DataFrame
     popular: pl.DataFrame
-    positions: pl.DataFrame
+    effects: Effects
     facts: dict[str, Any]
 
     def save(self, folder: Path) -> None:
@@ -98,20 +62,10 @@ class Evaluation:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "evaluation.json").unlink(missing_ok=True)
         write_json(folder / "metrics.json", self.metrics)
-        for name in ("ranks", "popular", "positions"):
-            _write_parquet(folder / f"{name}.parquet", getattr(self, name))
+        write_json(folder / "effects.json", self.effects.summary)
+        for name, table in {"ranks": self.ranks, "popular": self.popular, "effects": self.effects.table}.items():
+            write_parquet(folder / f"{name}.parquet", table)
         write_json(folder / "evaluation.json", self.facts)
-
-
-@dataclass(frozen=True)
-class _Cases:
-    """A split's targets in the RUN's own item indices."""
-
-    users: list[str]
-    target_ids: list[str]
-    targets: NDArray[np.int64]  # -1: the RUN does not know the item
-    histories: list[NDArray[np.int64]]  # unknown items dropped
-    history_lengths: NDArray[np.int64]  # of the log, nothing dropped
 
 
 @dataclass
@@ -121,8 +75,6 @@ class _Answers:
     items: list[NDArray[np.integer]] = field(default_factory=list)
     scores: list[NDArray[np.floating]] = field(default_factory=list)
     exact: list[NDArray[np.bool_]] = field(default_factory=list)
-    with_history: list[NDArray[np.floating]] = field(default_factory=list)
-    without_history: list[NDArray[np.floating]] = field(default_factory=list)
 
 
 def evaluate(
@@ -134,7 +86,10 @@ def evaluate(
     progress: Progress | None = None,
     *,
     batch_size: int = _BATCH,
+    prior: str = "counts",
     effect_targets: int = 2_000,
+    sample: int | None = None,
+    seed: int = 0,
 ) -> Evaluation:
     """Rank the whole catalogue for every target of a split.
 
@@ -148,23 +103,33 @@ def evaluate(
         k: length of the lists, at least 20, which is as far as the metrics look.
         out: the RUN's folder: the test split's files are written into it, those of another split into out / split.
             None writes nothing.
-        progress: called with (targets done, targets in all) after each batch.
+        progress: called with (targets done, targets in all) after each batch, those whose effect is measured counted
+            twice.
         batch_size: histories searched at once.
-        effect_targets: targets whose log p by token position is measured, evenly spaced over the split.
+        prior: what the history's effect is measured against, "counts", "trained" or "counterfactual".
+        effect_targets: targets whose effect is measured, evenly spaced.
+        sample: rank so many random targets of the split only; None: all.
+        seed: of the sample.
 
     Returns:
-        Metrics, ranks, the popularity baseline, log p by position and the facts of the evaluation.
+        Metrics, ranks, the popularity baseline, the history's effect and the facts of the evaluation.
 
     Raises:
-        InputError: an unknown split, k below 20, a batch size below 1, or a split without targets.
+        InputError: an unknown split, k below 20, a batch size below 1, a split without targets, a sample larger than
+            the split, an unknown prior or one that the RUN has not trained.
     """
-    _check(split, k, batch_size, effect_targets)
+    _check(k, batch_size, effect_targets)
     started = time.monotonic()
-    positions = dataset.targets(split)
-    if not len(positions):
-        raise InputError(f"the dataset has no target in its {split} split; evaluate another split or prepare it again")
-    cases = _cases(recommender, dataset, positions)
-    answers = _ask(recommender, cases, k, batch_size, effect_targets, progress)
+    positions = split_targets(dataset, split, sample, seed)
+    cases = cases_of(recommender, dataset, positions)
+    measured = cases.known(effect_targets)
+
+    def advance(done: int) -> None:
+        if progress is not None:
+            progress(done, len(measured) + len(cases))
+
+    effects = effects_of(recommender, measured, prior, advance)
+    answers = _ask(recommender, cases, k, batch_size, lambda done: advance(len(measured) + done))
     items, exact = np.concatenate(answers.items), np.concatenate(answers.exact)
     rank = _ranks(items, cases.targets)
     popular = rank_by_popularity(recommender.counts, cases.histories, cases.targets, k)
@@ -173,13 +138,15 @@ def evaluate(
         "k": k,
         "seconds": round(time.monotonic() - started, 3),
         "exact_share": float(exact.mean()),
-        "effect_targets": len(answers.with_history),
+        "effect_targets": len(measured),
     }
+    if sample is not None:
+        facts |= {"sample": sample, "seed": seed}
     result = Evaluation(
         metrics=means(per_target(rank)),
         ranks=_ranks_frame(cases, rank, items, np.concatenate(answers.scores), exact, names),
         popular=_popular_frame(cases, popular.ranks, popular.items, names),
-        positions=by_position(answers.with_history, answers.without_history),
+        effects=effects,
         facts=facts,
     )
     if out is not None:
@@ -187,9 +154,7 @@ def evaluate(
     return result
 
 
-def _check(split: str, k: int, batch_size: int, effect_targets: int) -> None:
-    if split not in SPLITS:
-        raise InputError(f"--split {split}: unknown split; choose one of {', '.join(SPLITS)}")
+def _check(k: int, batch_size: int, effect_targets: int) -> None:
     if k < max(CUTOFFS):
         raise InputError(f"-k {k}: must be at least {max(CUTOFFS)}, which is as far as the metrics look")
     if batch_size < 1:
@@ -209,55 +174,25 @@ def rank_targets(recommender: Ranker, dataset: Dataset, positions: NDArray[np.in
     Raises:
         InputError: the recommender knows none of the targets.
     """
-    cases = _cases(recommender, dataset, positions)
-    answers = _ask(recommender, cases, max(CUTOFFS), _BATCH, 0, None)
+    cases = cases_of(recommender, dataset, positions)
+    answers = _ask(recommender, cases, max(CUTOFFS), _BATCH)
     return _ranks(np.concatenate(answers.items), cases.targets)
 
 
-def _cases(recommender: Ranker, dataset: Dataset, positions: NDArray[np.int64]) -> _Cases:
-    item_ids = dataset.items["item_id"].to_list()
-    known = {item_id: index for index, item_id in enumerate(recommender.catalogue.item_ids)}
-    to_run = np.array([known.get(item_id, -1) for item_id in item_ids], dtype=np.int64)
-    mapped = [to_run[dataset.history(int(position))] for position in positions]
-    target_items = dataset.events[positions]
-    if (to_run[target_items] < 0).all():
-        raise InputError(
-            "the RUN knows none of the dataset's targets by item id; evaluate it on the data it is made for"
-        )
-    return _Cases(
-        users=dataset.users.gather(dataset.user_of(positions)).cast(pl.String).to_list(),
-        target_ids=[item_ids[item] for item in target_items],
-        targets=to_run[target_items],
-        histories=[history[history >= 0] for history in mapped],
-        history_lengths=np.array([history.size for history in mapped], dtype=np.int64),
-    )
-
-
 def _ask(
-    recommender: Ranker, cases: _Cases, k: int, batch_size: int, effect_targets: int, progress: Progress | None
+    recommender: Ranker, cases: Cases, k: int, batch_size: int, advance: Callable[[int], None] | None = None
 ) -> _Answers:
-    """Search all histories and score a part of the targets, batch by batch."""
+    """Search all histories, batch by batch."""
     answers = _Answers()
-    total = cases.targets.size
-    measured = np.zeros(total, dtype=bool)
-    measured[np.linspace(0, total - 1, min(total, effect_targets)).round().astype(np.int64)] = True
-    measured &= cases.targets >= 0
-    for start in range(0, total, batch_size):
-        stop = min(total, start + batch_size)
+    for start in range(0, len(cases), batch_size):
+        stop = min(len(cases), start + batch_size)
         histories: list[Items] = list(cases.histories[start:stop])
         found = recommender.search(histories, k, keep=cases.targets[start:stop].tolist())
         answers.items.append(found.items)
         answers.scores.append(found.scores)
         answers.exact.append(found.exact)
-        chosen = np.flatnonzero(measured[start:stop])
-        if chosen.size:
-            factual, counterfactual = recommender.target_log_probs(
-                [histories[index] for index in chosen], cases.targets[start:stop][chosen].tolist()
-            )
-            answers.with_history.extend(factual)
-            answers.without_history.extend(counterfactual)
-        if progress is not None:
-            progress(stop, total)
+        if advance is not None:
+            advance(stop)
     return answers
 
 
@@ -267,7 +202,7 @@ def _ranks(items: NDArray[np.integer], targets: NDArray[np.int64]) -> NDArray[np
     return np.where(found.any(axis=1), found.argmax(axis=1) + 1, 0)
 
 
-def _facts(recommender: Ranker, dataset: Dataset, split: str, cases: _Cases) -> dict[str, Any]:
+def _facts(recommender: Ranker, dataset: Dataset, split: str, cases: Cases) -> dict[str, Any]:
     # As `artefacts.write_json` writes it: this is the SHA-256 of a loaded dataset's manifest.json, which a RUN names.
     manifest = (json.dumps(dataset.manifest, indent=2, ensure_ascii=False, default=str) + "\n").encode()
     kept = sum(history.size for history in cases.histories)
@@ -283,14 +218,14 @@ def _facts(recommender: Ranker, dataset: Dataset, split: str, cases: _Cases) -> 
         | {key: dataset.manifest[key] for key in ("name", "source", "split") if key in dataset.manifest},
         "catalogue_items": len(recommender.catalogue.item_ids),
         "users": len(set(cases.users)),
-        "targets": int(cases.targets.size),
+        "targets": len(cases),
         "unknown_history_items": int(cases.history_lengths.sum()) - kept,
         "unknown_targets": int((cases.targets < 0).sum()),
     }
 
 
 def _ranks_frame(
-    cases: _Cases,
+    cases: Cases,
     rank: NDArray[np.int64],
     items: NDArray[np.integer],
     scores: NDArray[np.floating],
@@ -312,7 +247,7 @@ def _ranks_frame(
 
 
 def _popular_frame(
-    cases: _Cases, rank: NDArray[np.int64], items: NDArray[np.integer], names: NDArray[np.object_]
+    cases: Cases, rank: NDArray[np.int64], items: NDArray[np.integer], names: NDArray[np.object_]
 ) -> pl.DataFrame:
     columns = {
         "user": cases.users,
@@ -332,7 +267,7 @@ def _names(names: NDArray[np.object_], items: NDArray[np.integer]) -> list[list[
     return [names[row[row >= 0]].tolist() for row in items]
 
 
-def _write_parquet(path: Path, frame: pl.DataFrame) -> None:
+def write_parquet(path: Path, frame: pl.DataFrame) -> None:
     """Write in one step: the file is either the old one or the whole new one."""
     staging = path.with_name(f".{path.name}.partial")
     frame.write_parquet(staging)

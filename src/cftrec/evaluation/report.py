@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
@@ -27,7 +26,7 @@ _MEANING = {
 _PLOTTED = ("NDCG@10", "HR@10")
 _SHOWN_PAIRS = 6  # more pairs of models than that are folded away, but for those with the best model
 _SHOWN_ITEMS = 10  # of each list and of each history
-_COMMON = 0.05  # token positions that fewer targets reach (as a share of all measured) are left out of the plots
+_COMMON = 0.05  # choices that fewer targets reach (as a share of all measured) are left out of the plots
 
 
 def render_report(summary: Mapping[str, Any], models: Sequence[Model], runs: Sequence[EvaluatedRun]) -> str:
@@ -53,6 +52,7 @@ def render_report(summary: Mapping[str, Any], models: Sequence[Model], runs: Seq
         "ordinal": _ordinal,
         "thousands": _thousands,
         "unbroken": _unbroken,
+        "minus": _minus,
     }
     return environment.get_template("report.html.j2").render(
         summary=summary,
@@ -97,16 +97,43 @@ def _pairs(summary: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 
 def _effects(models: Sequence[Model]) -> list[dict[str, Any]]:
-    """Return each model's log p by token position, as a plot and as a table; all plots share one axis."""
-    measured = {model.name: model.positions for model in models if model.positions is not None and len(model.positions)}
-    common = pl.col("count") >= _COMMON * pl.col("count").max()
-    shown = {name: table.filter(common) for name, table in measured.items()}
-    lowest = [table.select("with_history", "without_history").to_numpy().min() for table in shown.values()]
-    floor = float(min(lowest, default=-1.0))
+    """Return what is shown of the history's effect on each measured model; plots of log p share one axis."""
+    measured = {model.name: model.effects for model in models if model.effects and model.effects["targets"]}
+    choices = {
+        name: [row for row in effects["by_choice"] if row["targets"] >= _COMMON * effects["targets"]]
+        for name, effects in measured.items()
+    }
+    floor = min((row[side] for rows in choices.values() for row in rows for side in ("log_p", "log_prior")), default=-1)
     return [
-        {"model": name, "plot": charts.log_probabilities(name, table, floor), "table": table.to_dicts()}
-        for name, table in shown.items()
+        {
+            "model": name,
+            **effects,
+            "by_choice": choices[name],
+            "plots": list(_effect_plots(name, effects, choices[name], floor)),
+        }
+        for name, effects in measured.items()
     ]
+
+
+def _effect_plots(
+    name: str, effects: Mapping[str, Any], choices: Sequence[Mapping[str, Any]], floor: float
+) -> Iterator[tuple[str, Markup]]:
+    """Yield title and plot: log p and effect by choice, then the effect by history length and by popularity."""
+    if choices:
+        yield "log p by choice", charts.log_probabilities(name, choices, floor)
+        yield "effect by choice", charts.effects(name, "choice on the way to the title", choices, _numbers(choices))
+    lengths = effects["by_history_length"]
+    spans = [str(row["from"]) if row["from"] == row["to"] else f"{row['from']}–{row['to']}" for row in lengths]
+    yield "effect by history length", charts.effects(name, "items in the history", lengths, spans)
+    groups = effects["by_popularity"]
+    yield (
+        "effect by popularity of the target",
+        charts.effects(name, "group, from most popular to rarest", groups, [str(row["group"]) for row in groups]),
+    )
+
+
+def _numbers(choices: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [str(row["choice"]) for row in choices]
 
 
 def _popularity(shares: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,7 +165,7 @@ def _cases(models: Sequence[Model], runs: Sequence[EvaluatedRun]) -> Iterator[di
 
 def _found(models: Sequence[Model]) -> NDArray[np.bool_]:
     """Return for each target whether a RUN has it in its first ten."""
-    judged = [model for model in models if model.positions is not None]
+    judged = [model for model in models if model.effects is not None]
     return np.any([(model.ranks >= 1) & (model.ranks <= _SHOWN_ITEMS) for model in judged], axis=0)
 
 
@@ -200,6 +227,10 @@ def _flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 def _signed(value: float) -> str:
     return f"{value:+.4f}".replace("-", "−") if abs(value) >= 5e-5 else "0.0000"
+
+
+def _minus(number: str) -> str:
+    return number.replace("-", "−")
 
 
 def _percent(share: float) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cftrec.artefacts import read_json, read_manifest
 from cftrec.errors import InputError
-from cftrec.evaluation.effects import POSITIONS_SCHEMA, Schema
+from cftrec.evaluation.effects import Schema
 from cftrec.evaluation.evaluate import POPULAR_SCHEMA, RANKS_SCHEMA
 
 _KEY = ["user", "target", "history_length"]
@@ -28,7 +28,7 @@ class EvaluatedRun:
         evaluation: evaluation.json.
         ranks: one row a target, in the order of (user, target, history length).
         popular: the popularity baseline on the same rows.
-        positions: log p by token position.
+        effects: effects.json, the history's effect (`effect_summary.summarise`).
         item_ids: the catalogue, in item order.
         titles: item id -> title (untrusted text).
         counts: int64 [I] training events of each item.
@@ -40,7 +40,7 @@ class EvaluatedRun:
     evaluation: dict[str, Any]
     ranks: pl.DataFrame
     popular: pl.DataFrame
-    positions: pl.DataFrame
+    effects: dict[str, Any]
     item_ids: list[str]
     titles: dict[str, str]
     counts: NDArray[np.int64]
@@ -53,7 +53,7 @@ class Model:
     name: str
     ranks: NDArray[np.int64]  # [n], 0 = not in the list
     items: list[list[str]]  # [n] recommended item ids, best first
-    positions: pl.DataFrame | None  # log p by token position; None for popularity
+    effects: dict[str, Any] | None  # the history's effect; None for popularity
 
 
 def read_run(path: Path) -> EvaluatedRun:
@@ -80,7 +80,7 @@ def read_run(path: Path) -> EvaluatedRun:
         evaluation=read_json(path / "evaluation.json"),
         ranks=ranks[order],
         popular=popular[order],
-        positions=_read_table(path, "positions", POSITIONS_SCHEMA),
+        effects=_read_effects(path),
         item_ids=catalogue["item_id"].to_list(),
         titles=dict(zip(catalogue["item_id"], catalogue["title"], strict=True)),
         counts=catalogue["count"].to_numpy(),
@@ -161,6 +161,12 @@ def _read_table(path: Path, name: str, schema: Schema) -> pl.DataFrame:
         return pl.read_parquet(file).select(pl.col(column).cast(kind) for column, kind in schema.items())
     except (OSError, pl.exceptions.PolarsError) as error:
         raise InputError(f"{file}: missing or not readable ({_line(error)}); {_again(path)}") from error
+
+
+def _read_effects(path: Path) -> dict[str, Any]:
+    if not (path / "effects.json").is_file():
+        raise InputError(f"{path / 'effects.json'}: missing; {_again(path)}")
+    return read_json(path / "effects.json")
 
 
 def _read_catalogue(file: Path) -> pl.DataFrame:

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import Dataset as TorchDataset
 
 from cftrec.data import Dataset
+from cftrec.errors import InputError
 from cftrec.forest.passes import Layout, Pass, join, make_passes
 from cftrec.objective.weights import gain_weights, token_weights
 from cftrec.ragged import Ints, Ragged, ranges
@@ -35,7 +36,18 @@ def window_starts(places: Ints, window: int, stride: int) -> Ints:
 
 
 class Samples(TorchDataset[int]):
-    """The samples of a split: event positions of a dataset, each with its window.
+    """The samples of a split, or some of them drawn at random: event positions of a dataset, each with its window.
+
+    Args:
+        data: the interaction log.
+        split: which targets.
+        window: most items seen.
+        stride: by how many items the window moves.
+        sample: how many are drawn; None: all.
+        seed: of the draw, on which nothing else depends.
+
+    Raises:
+        InputError: there are fewer than `sample`.
 
     Attributes:
         positions: int64 [n], event positions of the targets.
@@ -43,8 +55,12 @@ class Samples(TorchDataset[int]):
         users: int64 [n].
     """
 
-    def __init__(self, data: Dataset, split: str, window: int, stride: int) -> None:
+    def __init__(
+        self, data: Dataset, split: str, window: int, stride: int, sample: int | None = None, seed: int = 0
+    ) -> None:
         self.positions = data.targets(split)
+        if sample is not None:
+            self.positions = _drawn(self.positions, sample, seed)
         self.users = data.user_of(self.positions)
         first = data.offsets[self.users]
         self.starts = first + window_starts(self.positions - first, window, stride)
@@ -62,6 +78,12 @@ class Samples(TorchDataset[int]):
     def __getitem__(self, sample: int) -> int:
         """Return the sample's number, which is all the collator needs."""
         return sample
+
+
+def _drawn(positions: Ints, sample: int, seed: int) -> Ints:
+    if sample > len(positions):
+        raise InputError(f"option sample={sample}: there are {len(positions):,} training samples; leave it out for all")
+    return np.sort(np.random.default_rng(seed).choice(positions, sample, replace=False))
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,12 @@ class CFTConfig(TrainingArguments):
         ("windows", "users", "random"),
     )
 
+    sample: int | None = _option(
+        None,
+        "train on so many random samples, drawn by data_seed or seed: the few-shot protocol (BIGRec, arXiv 2308.08434, "
+        "has 1024); unset: all",
+    )
+
     # The model and the machine.
     model: str = _option("nano", "nano (from scratch), smollm2 (135M, offline), or a local Hugging Face folder")
     nano_vocab_size: int = _option(8192, "nano: most tokens of the tokenizer trained on the catalogue")
@@ -184,6 +190,7 @@ class CFTConfig(TrainingArguments):
             "temperature": (0 < self.temperature < math.inf, "above 0"),
             "window": (self.window >= 1, "at least 1 item"),
             "history_stride": (1 <= self.history_stride <= self.window, f"from 1 to window ({self.window})"),
+            "sample": (self.sample is None or self.sample >= 1, "at least 1 sample"),
             "max_tokens": (self.max_tokens is None or self.max_tokens >= 1, "at least 1 token"),
             "attention_call": (self.attention_call is None or self.attention_call >= 0, "at least 0 pairs"),
             "pass_tokens": (self.pass_tokens is None or self.pass_tokens >= 1, "at least 1 token"),

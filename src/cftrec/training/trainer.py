@@ -78,7 +78,9 @@ class CFTTrainer(Trainer):
         self.data, self.prompt, self.catalogue, self.measure = data, prompt, catalogue, measure
         self.batching, self.objection = choose_batching(model, args.batching, args.attention)
         self.layout = layout_of(model, args, self.batching == "forest")
-        self.train_samples = Samples(data, "train", args.window, args.history_stride)
+        self.train_samples = Samples(
+            data, "train", args.window, args.history_stride, sample=args.sample, seed=_data_seed(args)
+        )
         validation = Samples(data, "validation", args.window, args.history_stride)
         _check_best_metric(args, measure, len(validation))
         with_prior = args.effect_weight > 0 or args.prior_weight > 0
@@ -125,8 +127,7 @@ class CFTTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> StepSampler:
         """Shuffle groups of samples that share a trunk (design: windows, users or random samples)."""
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return StepSampler(self.train_samples.groups(self.args.sampler), seed)
+        return StepSampler(self.train_samples.groups(self.args.sampler), _data_seed(self.args))
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Let the workers, where there are any, send their batches by value; the training's speed counts from here."""
@@ -262,6 +263,11 @@ class CFTTrainer(Trainer):
     def _load_best_model(self) -> None:
         """Go back to the checkpoint that was best by `metric_for_best_model`."""
         self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+
+def _data_seed(args: CFTConfig) -> int:
+    """Return the seed by which samples are drawn and ordered."""
+    return args.seed if args.data_seed is None else args.data_seed
 
 
 def _check_best_metric(args: CFTConfig, measure: Measure | None, targets: int) -> None:
