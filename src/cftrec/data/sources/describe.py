@@ -23,7 +23,8 @@ def describe(source: str | Path, format: str, options: SourceOptions) -> str:
     format, seen = recognise(source, format)
     log = read_source(source, format, options, LOOKED_AT)
     lines = [f"format   {format}: {seen}", *_files(log), *_columns(log), *_looked_at(log)]
-    chosen = ", ".join(f"{name} {_plain(value)}" for name, value in asdict(options).items() if value is not None)
+    given = asdict(options) | ({} if log.split is None else {"split": None})
+    chosen = ", ".join(f"{name} {_plain(value)}" for name, value in given.items() if value is not None)
     return "\n".join([*lines, f"options  {chosen}"])
 
 
@@ -32,9 +33,8 @@ def _files(log: Log) -> list[str]:
 
 
 def _file(facts: dict[str, Any]) -> str:
-    words = [facts["name"], f"{facts['bytes'] / 1e6:,.1f} MB"]
-    if "lines" in facts:
-        words.append(f"{facts['lines']:,} lines looked at")
+    size = f"{facts['bytes'] / 1e6:,.1f} MB" if facts["bytes"] >= 1e6 else f"{facts['bytes']:,} bytes"
+    words = [facts["name"], size, f"{facts['rows']:,} rows looked at"]
     if facts.get("malformed"):
         places = ", ".join(map(str, facts["malformed_lines"]))
         more = " ..." if facts["malformed"] > len(facts["malformed_lines"]) else ""

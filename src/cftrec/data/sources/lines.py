@@ -148,20 +148,22 @@ def _split(block: bytes, columns: tuple[str, ...]) -> Block:
 
 def _blocks(path: Path, limit: int | None) -> Iterator[bytes]:
     """Yield blocks of whole lines, without byte order mark."""
-    left, rest, first = limit, b"", True
+    left, rest, mark = limit, b"", BOM
     with _opened(path) as (file, advance):
-        while left != 0 and (read := file.read(_BLOCK)):
+        while left != 0:
+            read = file.read(_BLOCK)
             advance()
-            block = rest + (read.removeprefix(BOM) if first else read)
-            end, first = block.rfind(b"\n") + 1, False
+            block = rest + read
+            end = block.rfind(b"\n") + 1 if read else len(block)
             block, rest = block[:end], block[end:]
             if left is not None:
                 lines = block.splitlines(keepends=True)[:left]
                 left, block = left - len(lines), b"".join(lines)
             if block:
-                yield block
-    if rest and left != 0:
-        yield rest
+                yield block.removeprefix(mark)
+                mark = b""
+            if not read:
+                return
 
 
 @contextmanager

@@ -103,7 +103,7 @@ def make_log(
     facts = {
         "name": name,
         "format": format,
-        "files": [sheet.facts for sheet in sheets],
+        "files": [{"rows": sheet.frame.height} | sheet.facts for sheet in sheets],
         "columns": dict(columns),
         "timestamp_unit": unit,
         "rows_are": rows_are,

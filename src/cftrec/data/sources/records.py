@@ -10,6 +10,7 @@ import json
 import re
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -98,12 +99,14 @@ def _parse(block: bytes, schema: Schema) -> Block:
     if _LITERAL_LINE.match(block):
         literals, latin = decoded_block(block)
         text = _TOKEN.sub(_json_token, literals).encode(errors="replace")
-    try:
-        return Block(_frame(text, schema), [], latin)
-    except pl.exceptions.PolarsError:
-        lines = block.split(b"\n")
-        if len(lines) <= _FEW:
-            return _one_by_one(lines, schema)
+    with suppress(pl.exceptions.PolarsError):
+        frame = _frame(text, schema)
+        # What is JSON and no object, such as a list, gives a row of nulls.
+        if not frame.select(pl.all_horizontal(pl.all().is_null()).any()).item():
+            return Block(frame, [], latin)
+    lines = block.split(b"\n")
+    if len(lines) <= _FEW:
+        return _one_by_one(lines, schema)
     half = len(lines) // 2
     above, below = (_parse(b"\n".join(part), schema) for part in (lines[:half], lines[half:]))
     broken = above.broken + [half + line for line in below.broken]

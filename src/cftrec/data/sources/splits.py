@@ -7,6 +7,7 @@ has `title TAB id` (D3) or `semantic id TAB title TAB id` (MiniOneRec). Lists ar
 arXiv 2406.14900, 2410.22809, 2506.13229, 2510.24431
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -48,7 +49,7 @@ def read(source: str | Path, options: SourceOptions, limit: int | None = None) -
     if found is None:
         raise InputError(f"{source}: no split CSVs (train/NAME.csv, test/NAME.csv, or train.csv, test.csv)")
     parts, info = found
-    sheets = {part: read_text(path, ",", quotes=True, limit=limit) for part, path in parts.items()}
+    sheets = {part: _read_part(path, limit) for part, path in parts.items()}
     samples = pl.concat([_samples(part, sheet) for part, sheet in sheets.items()])
     known = None if info is None else _read_info(info, any("item_sid" in s.frame.columns for s in sheets.values()))
     items = _items(list(sheets.values()), known)
@@ -82,6 +83,12 @@ def _find(source: Path) -> tuple[dict[str, Path], Path | None] | None:
         return None
     texts = [root / "info" / f"{Path(name).stem}.txt" for name in names] + [root / "info.txt"]
     return parts, next((path for path in texts if path.is_file()), None)
+
+
+def _read_part(path: Path, limit: int | None) -> Sheet:
+    sheet = read_text(path, ",", quotes=True, limit=limit)
+    inside = f"{path.parent.name}/{path.name}" if path.parent.name in PARTS else path.name
+    return replace(sheet, facts=sheet.facts | {"name": inside})
 
 
 def _samples(part: str, sheet: Sheet) -> pl.DataFrame:
