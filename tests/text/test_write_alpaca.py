@@ -36,16 +36,16 @@ def test_the_wording_is_the_published_one(dataset: Dataset, tmp_path: Path) -> N
     write_alpaca(dataset, "alpaca", tmp_path / "json", category="movie", window=2)
     records = json.loads((tmp_path / "json" / "test.json").read_text(encoding="utf-8"))
     titles = dataset.items["title"].to_list()
-    at = int(dataset.targets("test")[0])
+    at = int(dataset.targets("test")[-1])
     first, second = (titles[item] for item in dataset.events[at - 2 : at])
-    assert records[0] == {
+    assert records[-1] == {
         "instruction": "Given a list of movies the user has watched before, "
         "please recommend a new movie that the user likes to the user.",
         "input": f'The user has watched the following movies before: "{first}", "{second}"\n ',
         "output": f'"{titles[dataset.events[at]]}"',
     }
     write_alpaca(dataset, "d3", tmp_path / "d3", category="movie", window=2)
-    (record, *_) = json.loads((tmp_path / "d3" / "test.json").read_text(encoding="utf-8"))
+    (*_, record) = json.loads((tmp_path / "d3" / "test.json").read_text(encoding="utf-8"))
     assert record["output"] == f'"{titles[dataset.events[at]]}"\n'
 
 

@@ -149,7 +149,7 @@ def test_every_line_is_kept_or_dropped_by_name(name: str, data: st.DataObject, t
 
 def split_files(rows: list[tuple[str, str, str, str]]) -> dict[str, str]:
     def csv(part: str) -> str:
-        found = [f"{user},{history},{item},{item}" for where, user, history, item in rows if where == part]
+        found = [f'{user},"{history}",{item},{item}' for where, user, history, item in rows if where == part]
         return "user_id,history_item_id,item_id,item_title\n" + "".join(row + "\n" for row in found)
 
     return {f"{part}.csv": csv(part) for part in ("train", "valid", "test")} | {"info.txt": "A\t1\nB\t2\nC\t3\n"}

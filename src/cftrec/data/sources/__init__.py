@@ -70,6 +70,8 @@ def recognise(path: str | Path, format: str = AUTO) -> tuple[str, str]:
     Raises:
         InputError: it is of no known format, or not of the given one.
     """
+    if not Path(path).exists() and str(path) != movielens.INSTALLED:
+        raise InputError(f"{path}: no such file or folder; name the log's")
     sources = SOURCES if format == AUTO else {format: _source(format)}
     for name, source in sources.items():
         seen = source.recognise(Path(path))

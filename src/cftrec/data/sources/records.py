@@ -63,24 +63,22 @@ def record_files(
         InputError: several logs, or not one file of items that goes with the log.
     """
     folder = source.parent if source.is_file() else source
-    fields = {
-        folder / name: set(first_record(folder / name))
-        for name in files_in(folder)
-        if (_ENDING.search(name) or folder / name == source) and (folder / name).is_file()
-    }
-    logs = [file for file, found in fields.items() if log <= found and source in (file, folder)]
+    files = [folder / name for name in files_in(folder) if _ENDING.search(name) and (folder / name).is_file()]
+    fields = {file: set(first_record(file)) for file in ([source] if source.is_file() else files)}
+    logs = [file for file, found in fields.items() if log <= found]
     if not logs:
         return None
     if len(logs) > 1:
         raise InputError(f"{folder}: several logs ({listed([file.name for file in logs])}); name the file of one")
     if items is None:
         return logs[0], logs[0], fields[logs[0]]
-    tables = [file for file, found in fields.items() if items <= found and not unlike & found and file != logs[0]]
+    others = {file: fields.get(file) or set(first_record(file)) for file in files if file != logs[0]}
+    tables = [file for file, found in others.items() if items <= found and not unlike & found]
     if len(tables) > 1:
         tables = [file for file in tables if _subject(file) == _subject(logs[0])] or tables
     if len(tables) != 1:
-        found = f"several files of items ({listed([file.name for file in tables])})" if tables else "no file of items"
-        raise InputError(f"{logs[0]}: {found} beside it; leave the one whose records have {listed(sorted(items))}")
+        several = f"several files of items ({listed([file.name for file in tables])})" if tables else "no file of items"
+        raise InputError(f"{logs[0]}: {several} beside it; leave the one whose records have {listed(sorted(items))}")
     return logs[0], tables[0], fields[logs[0]]
 
 
