@@ -13,7 +13,7 @@ from cftrec.artefacts import sha256
 from cftrec.data.sources.sheet import BOM, listed
 from cftrec.errors import InputError
 
-_BLOCK = 2**23  # bytes parsed at once
+_BLOCK = 2**22  # bytes parsed at once; measured
 _LONG = 2**26  # bytes of a file from which on reading it shows a progress bar
 _SHOWN = 3  # broken lines whose numbers are kept
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
