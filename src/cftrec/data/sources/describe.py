@@ -77,7 +77,9 @@ def _looked_at(log: Log) -> list[str]:
     ]
     if log.split is not None:
         alone = log.facts["rows_that_continue_no_other"]
-        lines.append(f"split    given by the files; {alone:,} rows continue no other and become users of their own")
+        lines.append(
+            f"split    given by the files; {alone:,} of the rows looked at continue no other, and would be users of their own"
+        )
     titles = log.items["title"].drop_nulls().head(3).to_list()
     return [*lines, f"titles   {' | '.join(titles)}"]
 
