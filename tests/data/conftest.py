@@ -34,6 +34,7 @@ def folder(tmp_path: Path) -> Callable[..., Path]:
         path = tmp_path / name
         path.mkdir(exist_ok=True)
         for file, content in files.items():
+            (path / file).parent.mkdir(parents=True, exist_ok=True)
             (path / file).write_bytes(content if isinstance(content, bytes) else content.encode())
         return path
 

@@ -70,7 +70,7 @@ def test_every_step_accounts_for_all_it_drops(events: list[Event], options: dict
         assert "\n" not in str(error)
         return
     steps = dataset.manifest["steps"]
-    assert [step["step"] for step in steps] == ["untitled", "same_title", "order", "repeats", "core"]
+    assert [step["step"] for step in steps] == ["read", "untitled", "same_title", "order", "repeats", "core"]
     for what in ("users", "items", "events"):
         for step in steps:
             assert step[what]["in"] == step[what]["kept"] + sum(step[what]["dropped"].values())
@@ -136,7 +136,7 @@ def test_untitled_items_are_dropped_and_counted_up_to_the_share() -> None:
     events = [("u", item, 0) for item in "abcdefghi"] + [("u", "unlisted", 0)]
     dataset = prepared(events, timed=False, titles=titles, max_untitled=0.2)
     assert sequences(dataset) == {"u": list("abcdefgh")}
-    step = dataset.manifest["steps"][0]
+    step = dataset.manifest["steps"][1]
     assert step["items"] == {"in": 10, "kept": 8, "dropped": {"untitled": 2}}
     assert step["events"]["dropped"] == {"of_untitled_items": 2} and step["untitled_items_in_log"] == 2
     with pytest.raises(InputError, match=r"option max_untitled: 2 of the log's 10 items .* item 'i'\), over .* 0.19;"):
@@ -149,7 +149,7 @@ def test_same_titles_are_merged_into_the_first() -> None:
     events = [("u", item, 0) for item in "gcbad"]
     dataset = prepared(events, timed=False)
     assert sequences(dataset) == {"u": list("gabad")}
-    step = dataset.manifest["steps"][1]
+    step = dataset.manifest["steps"][2]
     assert step["items"]["dropped"] == {"same_title": 1} and step["events_moved_to_the_first_item"] == 1
     assert dataset.manifest["leakage"]["targets_in_their_history"] == {"validation": 1, "test": 0}
 
@@ -160,7 +160,7 @@ def test_same_titles_are_distinguished_by_their_ids() -> None:
     dataset = prepared(events, timed=False, titles=titles, same_title="distinguish")
     assert dataset.items["title"].to_list() == ["X [5] [5]", "X [6]", "X [5] [7]", "Y"]
     assert sequences(dataset) == {"u": list("8765")}
-    assert dataset.manifest["steps"][1]["renamed_items"] == 3
+    assert dataset.manifest["steps"][2]["renamed_items"] == 3
 
 
 def test_titles_are_cleaned_before_they_are_compared_and_joined_with_years(tmp_path: Path) -> None:
@@ -214,9 +214,9 @@ def test_events_are_in_time_order_and_ties_in_a_seeded_shuffle() -> None:
     for order in by_seed:
         assert sorted(order["u"]) == list(items) and order["u"] != list(items)
         assert set(order["v"][:2]) == {"b", "c"} and set(order["v"][2:]) == {"a", "d"}
-    step = prepared(events, titles=items).manifest["steps"][2]
+    step = prepared(events, titles=items).manifest["steps"][3]
     assert step["tied_events"] == 24 and step["tied_share"] == 1.0
-    untied = prepared([*events, ("v", "e", 4)], titles=items).manifest["steps"][2]
+    untied = prepared([*events, ("v", "e", 4)], titles=items).manifest["steps"][3]
     assert untied["tied_events"] == 24 and untied["tied_share"] == 24 / 25
 
 
@@ -325,7 +325,7 @@ def test_movielens_100k(installed: str) -> None:
     dataset = prepare(installed, "movielens")
     counts = dataset.manifest["counts"]
     assert counts == {"users": 943, "items": 1664, "events": 100_000}
-    assert dataset.manifest["steps"][1]["items"]["dropped"] == {"same_title": 18}
+    assert dataset.manifest["steps"][2]["items"]["dropped"] == {"same_title": 18}
     titles = dataset.items["title"].to_list()
     for title in (
         "Star Wars (1977)",
@@ -334,7 +334,7 @@ def test_movielens_100k(installed: str) -> None:
         "Misérables, Les (1995)",
     ):
         assert title in titles
-    assert 0.75 < dataset.manifest["steps"][2]["tied_share"] < 0.76
+    assert 0.75 < dataset.manifest["steps"][3]["tied_share"] < 0.76
     assert len(dataset.targets("test")) == len(dataset.targets("validation")) == 943
     by_time = prepare(installed, "movielens", PrepareOptions(split="time")).manifest["split"]
     assert by_time["parts"]["test"] == {"events": 10_000, "users": 166}
@@ -347,7 +347,7 @@ def test_amazon_games_is_whole_and_quick(games: Path, tmp_path: Path) -> None:
     assert time.perf_counter() - start < 20  # seconds; about half a second on two idle cores
     assert dataset.manifest["counts"] == {"users": 50_546, "items": 16_403, "events": 440_264}
     # 455 titles repeat where blanks are compared as written; a no-break space hides one more.
-    assert dataset.manifest["steps"][1]["items"]["dropped"] == {"same_title": 456}
+    assert dataset.manifest["steps"][2]["items"]["dropped"] == {"same_title": 456}
     assert dataset.manifest["leakage"]["targets_in_their_history"]["test"] == 84
     assert len(Dataset.load(tmp_path / "games").targets("test")) == 50_546
     apart = prepare(games, "recbole", PrepareOptions(same_title="distinguish"))

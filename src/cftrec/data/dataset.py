@@ -14,6 +14,7 @@ from cftrec.errors import InputError
 
 SPLITS = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(3)
+CONTEXT = 3  # of given splits: an event that histories show and that is the target of no sample
 
 _ITEMS, _USERS, _EVENTS = "items.arrow", "users.arrow", "events.arrow"
 
@@ -29,7 +30,7 @@ class Dataset:
         users: user ids, str; row number = user index.
         offsets: int64 [U + 1]; the events of user u are `offsets[u]:offsets[u + 1]`, at least one.
         events: int32 [E], item index.
-        split: uint8 [E], index into `SPLITS`.
+        split: uint8 [E], index into `SPLITS`, or `CONTEXT`.
         timestamps: int64 [E] in the source's unit (seconds where it is a public one), or None.
         manifest: source, options, counts of each step, split rule and boundaries.
     """
@@ -98,7 +99,7 @@ class Dataset:
         """Return the event positions that are targets of a split, ascending.
 
         Those of "train" have at least one event before them; those of "validation" and "test" are all events of the
-        split, and under the time split their history may be empty.
+        split, and under the time split their history may be empty. `CONTEXT` events are targets of no split.
 
         Raises:
             InputError: no such split.
@@ -128,7 +129,7 @@ class Dataset:
         timed = self.timestamps is None or self.timestamps.dtype == np.int64
         if not (typed and timed and self.items.columns[:2] == ["item_id", "title"] and len(self.events)):
             return False
-        in_range = self.events.min() >= 0 and self.events.max() < self.items.height and self.split.max() <= TEST
+        in_range = self.events.min() >= 0 and self.events.max() < self.items.height and self.split.max() <= CONTEXT
         return bool(in_range and np.diff(self.offsets).min() > 0 and self.offsets[-1] == len(self.events))
 
 

@@ -1,6 +1,6 @@
 """From a log to a Dataset in named steps, each of which accounts for what it drops: in = kept + dropped.
 
-untitled -> same_title -> order -> repeats -> core -> split
+read -> untitled -> same_title -> order -> repeats -> core -> split
 """
 
 from collections.abc import Callable
@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from cftrec.data.dataset import SPLITS, TEST, TRAIN, VALIDATION, Dataset
-from cftrec.data.sources import Log, SourceOptions, read_source
+from cftrec.data.dataset import CONTEXT, SPLITS, TEST, TRAIN, VALIDATION, Dataset
+from cftrec.data.sources import AUTO, Log, SourceOptions, read_source
 from cftrec.data.sources.sheet import listed, quoted
 from cftrec.data.titles import clean, join_year, year_column
 from cftrec.errors import InputError
@@ -36,7 +36,7 @@ class PrepareOptions(SourceOptions):
         repeats: what becomes of a user's repeated items: keep all, keep the first of each item, or drop those that directly follow the same item.
         min_user_events: events that a user must have, counted again until nothing changes, targets included; 1 drops none.
         min_item_events: events that an item must have, counted likewise; 1 drops the items that nobody took, 0 keeps them.
-        split: leave-one-out (each user's last event is the test, the one before it the validation target; users with fewer than 3 events only train) or time (80, 10 and 10 percent of all events by timestamp, equal timestamps on one side).
+        split: leave-one-out (each user's last event is the test, the one before it the validation target; users with fewer than 3 events only train) or time (80, 10 and 10 percent of all events by timestamp, equal timestamps on one side); a source with given splits keeps them.
         seed: seed of the shuffle of a user's events with equal timestamps, whose true order nobody knows.
     """  # noqa: E501 - the command line shows each entry as its help, a line each
 
@@ -72,6 +72,7 @@ class _Tables:
     user: _Ints  # [E]
     item: _Ints  # [E]
     timestamps: _Times | None  # [E]
+    split: npt.NDArray[np.uint8] | None = None  # [E], of a source with given splits
 
     def counts(self) -> dict[str, int]:
         return {"users": len(self.users), "items": self.items.height, "events": len(self.user)}
@@ -86,20 +87,21 @@ class _Tables:
             user=(np.cumsum(users) - 1)[self.user[events]],
             item=(np.cumsum(items) - 1)[self.item[events]],
             timestamps=None if self.timestamps is None else self.timestamps[events],
+            split=None if self.split is None else self.split[events],
         )
 
 
 _Outcome = tuple[_Tables, _Dropped, dict[str, Any]]  # what is left, what went, notes for the manifest
 
 
-def prepare(source: str | Path, format: str, options: PrepareOptions | None = None) -> Dataset:
+def prepare(source: str | Path, format: str = AUTO, options: PrepareOptions | None = None) -> Dataset:
     """Read a log and make it a Dataset; equal sources and options give equal datasets.
 
     Items keep the order of the source's item table, users that of their first event in the log.
 
     Args:
         source: a folder or file, or `installed` (movielens).
-        format: recbole, movielens or table.
+        format: one of `cftrec.data.sources.SOURCES`, or `auto`, which looks at the source.
         options: default `PrepareOptions()`.
 
     Raises:
@@ -108,13 +110,16 @@ def prepare(source: str | Path, format: str, options: PrepareOptions | None = No
     options = options or PrepareOptions()
     log = read_source(source, format, options)
     tables, duplicates = _encode(log, options)
-    steps: list[_Step] = []
+    steps: list[_Step] = [_reading(log, tables.counts())]
     for name, step in _STEPS.items():
         before = tables.counts()
         tables, dropped, notes = step(tables, options)
         steps.append(_account(name, before, tables.counts(), dropped) | notes)
     offsets = np.concatenate([[0], np.cumsum(np.bincount(tables.user, minlength=len(tables.users)))])
-    split, rule = (_leave_one_out if options.split == "leave-one-out" else _by_time)(tables, offsets)
+    if tables.split is not None:
+        split, rule = _given(tables)
+    else:
+        split, rule = (_leave_one_out if options.split == "leave-one-out" else _by_time)(tables, offsets)
     manifest = {
         "name": log.facts["name"],
         "source": log.facts,
@@ -157,8 +162,21 @@ def _encode(log: Log, options: PrepareOptions) -> tuple[_Tables, int | None]:
         user=_codes(log.events["user"], users),
         item=_codes(log.events["item"], items["item_id"]),
         timestamps=log.events["timestamp"].to_numpy() if timed else None,
+        split=None if log.split is None else log.split.to_numpy(),
     )
     return tables, log.events.height - log.events.n_unique() if timed else None
+
+
+def _reading(log: Log, counts: dict[str, int]) -> _Step:
+    """Return the first step's entry of the manifest: what of the source's rows became the log with these counts.
+
+    Rows that are no events (sequences, samples) have an account of their own, `rows`; items that only the log names
+    come without a row.
+    """
+    rows, dropped = log.facts["log_rows"], dict(log.facts["item_rows"]["dropped"])
+    before = counts | {"items": counts["items"] + sum(dropped.values())}
+    step = _account("read", before, counts, {"items": dropped})
+    return step | ({"events": rows} if log.facts["rows_are"] == "events" else {"rows": rows})
 
 
 def _codes(values: pl.Series, names: pl.Series) -> _Ints:
@@ -213,7 +231,7 @@ def _resolve_same_titles(tables: _Tables, options: PrepareOptions) -> _Outcome:
 def _order(tables: _Tables, options: PrepareOptions) -> _Outcome:
     """Sort events by user and time; within equal timestamps by a seeded shuffle, for rows are in no order there."""
     user, times = tables.user, tables.timestamps
-    if times is None:
+    if times is None or tables.split is not None:
         order = np.argsort(user, kind="stable")
         notes: dict[str, Any] = {"rule": "the order of the source"}
     else:
@@ -223,7 +241,8 @@ def _order(tables: _Tables, options: PrepareOptions) -> _Outcome:
         rule = "by timestamp, equal ones of a user in a seeded shuffle"
         notes = {"rule": rule, "tied_events": tied, "tied_share": tied / len(user)}
     times = None if times is None else times[order]
-    return replace(tables, user=user[order], item=tables.item[order], timestamps=times), {}, notes
+    split = None if tables.split is None else tables.split[order]
+    return replace(tables, user=user[order], item=tables.item[order], timestamps=times, split=split), {}, notes
 
 
 def _tied(user: _Ints, times: _Times) -> _Bools:
@@ -294,6 +313,17 @@ def _drop_rare(tables: _Tables, options: PrepareOptions) -> _Outcome:
         "events": dropped,
     }
     return tables.kept(kept, users, items), rare, {}
+
+
+def _given(tables: _Tables) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
+    """Return the split that the source gives, and its rule."""
+    assert tables.split is not None
+    if not (tables.split == TEST).any():
+        raise InputError(
+            "the source gives a split without any test target that is left; check its test file and titles"
+        )
+    context = int((tables.split == CONTEXT).sum())
+    return tables.split, {"rule": "given by the source", "events_in_histories_only": context}
 
 
 def _leave_one_out(tables: _Tables, offsets: _Ints) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Text: items as token sequences in a trie, prompts with and without a history."""
 
+from cftrec.text.alpaca import write_alpaca
 from cftrec.text.catalogue import Catalogue
 from cftrec.text.items import given_tokens, item_texts, tokenise_items
 from cftrec.text.prompt import Counterfactual, Prompt, build_prompt
@@ -21,4 +22,5 @@ __all__ = [
     "load_template",
     "tokenise_items",
     "train_tokenizer",
+    "write_alpaca",
 ]

@@ -1,13 +1,17 @@
 """What every source gives: a log of who took what, in which order, and the items with their titles."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import polars as pl
 
-from cftrec.data.sources.sheet import Sheet
+from cftrec.data.sources.lines import Lines
+from cftrec.data.sources.sheet import Sheet, numbers
 from cftrec.errors import InputError
+
+# Medians of timestamps from which on they are no seconds: 1e11 is the year 5138 in seconds, 1973 in milliseconds.
+_UNITS = ((1e17, "nanoseconds", 1e9), (1e14, "microseconds", 1e6), (1e11, "milliseconds", 1e3))
 
 
 @dataclass(frozen=True)
@@ -17,7 +21,7 @@ class SourceOptions:
     Args:
         user_column: column of user ids (recbole and table; default user_id).
         item_column: column of item ids (recbole and table; default item_id).
-        timestamp_column: column of timestamps, numbers in one unit, kept as given (recbole: default timestamp where there is one; table: default none, which keeps the order of the rows).
+        timestamp_column: column of timestamps, numbers in one unit; milli-, micro- and nanoseconds since 1970 are brought to seconds (recbole: default timestamp where there is one; table: default none, which keeps the order of the rows).
         title_column: column of item titles (table: default title; recbole: default title, name, or the first column that ends in _title or _name).
         items: file of items beside the log (table; CSV, TSV, Parquet or JSON lines; default none, which takes titles from the log).
         items_item_column: column of item ids in the file of items (table; default the same as item_column).
@@ -44,28 +48,35 @@ class Log:
 
     Attributes:
         events: one row an event, in the order of the source: `user` str, `item` str, `timestamp` int64, or
-            float64 where one has a fraction (in the source's unit; null in every row of a source that has none).
+            float64 where one has a fraction (seconds, or what the source counts in; null in every row of a source
+            that has none).
         items: one row an item, in the order of the source: `item_id` str (unique), `title` str or null, then the
             source's other columns as str. The log may hold items that are not here, and the other way round.
-        facts: for the manifest: name, format, files with SHA-256, columns used, rows read and kept with named drops.
+        facts: for the manifest: name, format, files with SHA-256, columns used, unit of the timestamps, rows read and
+            kept with named drops.
+        split: of a source with given splits, uint8 [E], index into `SPLITS` or `CONTEXT`, its events in order within
+            each user; else None.
     """
 
     events: pl.DataFrame
     items: pl.DataFrame
     facts: dict[str, Any]
+    split: pl.Series | None = None
 
 
 def make_log(
     name: str,
     format: str,
-    sheets: list[Sheet],
+    sheets: Sequence[Sheet | Lines],
     events: pl.DataFrame,
     items: pl.DataFrame,
     *,
     rows: Mapping[str, Any],
     columns: Mapping[str, str | None],
+    rows_are: str = "events",
+    split: pl.Series | None = None,
 ) -> Log:
-    """Put a Log together; of several rows with one item id the first stays, and the others are counted.
+    """Put a Log together, its timestamps in seconds; of several rows with one item id the first stays.
 
     Args:
         name: name of the source (never its folder on this machine).
@@ -75,23 +86,68 @@ def make_log(
         items: as in `Log`, ids not yet unique.
         rows: rows of the log: {"in", "kept", "dropped": {name: rows}}.
         columns: what each column was taken for.
+        rows_are: events, sequences, or samples.
+        split: as in `Log`.
 
     Raises:
         InputError: the log has no event.
     """
     if events.is_empty():
         raise InputError(f"{sheets[0].path}: the log holds no event; give one with at least one row")
-    unique = items.unique("item_id", keep="first", maintain_order=True)
-    repeated = items.height - unique.height
+    named = items.filter(has_text("item_id"))
+    unique = named.unique("item_id", keep="first", maintain_order=True)
+    dropped = {"repeated_item_id": named.height - unique.height}
+    if len(sheets) > 1 and isinstance(sheets[-1], Lines):
+        dropped |= {"malformed": sheets[-1].malformed, "without_item_id": items.height - named.height}
+    events, unit = _in_seconds(events)
     facts = {
         "name": name,
         "format": format,
-        "files": [sheet.facts for sheet in sheets],
+        "files": [{"rows": sheet.frame.height} | sheet.facts for sheet in sheets],
         "columns": dict(columns),
+        "timestamp_unit": unit,
+        "rows_are": rows_are,
         "log_rows": dict(rows),
-        "item_rows": {"in": items.height, "kept": unique.height, "dropped": {"repeated_item_id": repeated}},
+        "item_rows": {"in": unique.height + sum(dropped.values()), "kept": unique.height, "dropped": dropped},
     }
-    return Log(events, unique, facts)
+    return Log(events, unique, facts, split)
+
+
+def _in_seconds(events: pl.DataFrame) -> tuple[pl.DataFrame, str | None]:
+    """Bring timestamps that are milli-, micro- or nanoseconds, which their median tells, to seconds; say what was."""
+    times = events.get_column("timestamp")
+    median = times.median()
+    if not isinstance(median, float):
+        return events, None
+    for least, unit, divisor in _UNITS:
+        if median >= least:
+            seconds = numbers(times / divisor)
+            return events.with_columns(seconds.alias("timestamp")), f"{unit}, brought to seconds"
+    return events, "as given"
+
+
+def has_text(column: str) -> pl.Expr:
+    """Return which cells of a column of str hold more than white space."""
+    return pl.col(column).str.contains(r"\S").fill_null(False)
+
+
+def complete(events: pl.DataFrame, malformed: int, timed: bool = True) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """Keep the events that have a user, an item and, where `timed`, a timestamp; return them and the account of rows.
+
+    Args:
+        events: as in `Log`, with nulls.
+        malformed: rows that could not be read at all.
+        timed: whether the source has timestamps.
+    """
+    dropped = {"malformed": malformed}
+    count = events.height + malformed
+    whole = {"without_user": has_text("user"), "without_item": has_text("item")}
+    if timed:
+        whole["without_timestamp"] = pl.col("timestamp").is_not_null()
+    for reason, test in whole.items():
+        before, events = events.height, events.filter(test)
+        dropped[reason] = before - events.height
+    return events, {"in": count, "kept": events.height, "dropped": dropped}
 
 
 def all_rows(count: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""MovieLens as GroupLens publishes it: the folders of 100K, of 1M or 10M, and of the later releases.
+"""MovieLens as GroupLens publishes it: the folders of 100K, of 1M or 10M, and of 20M, 25M, 32M and latest.
 
 Titles come with their year, as "Star Wars (1977)", and stay as they are. Every rating is an event, whatever its stars.
 """
@@ -15,6 +15,13 @@ from cftrec.data.sources.sheet import Sheet, files_in, listed, read_text
 from cftrec.errors import InputError
 
 INSTALLED = "installed"
+_RELEASES = {
+    ("u.data", "u.item"): "MovieLens 100K (u.data, u.item)",
+    ("ratings.dat", "movies.dat", "users.dat"): "MovieLens 1M (ratings.dat, movies.dat)",
+    ("ratings.dat", "movies.dat"): "MovieLens 10M (ratings.dat, movies.dat)",
+    ("ratings.csv", "movies.csv", "genome-scores.csv"): "MovieLens 20M or 25M (ratings.csv, movies.csv)",
+    ("ratings.csv", "movies.csv", "links.csv"): "MovieLens 32M or latest (ratings.csv, movies.csv)",
+}
 _RATINGS = ("user", "item", "rating", "timestamp")
 # The genre flags of u.item, in the order of the data set's u.genre.
 _GENRES = (
@@ -40,7 +47,18 @@ _GENRES = (
 )
 
 
-def read(source: str | Path, options: SourceOptions) -> Log:
+def recognise(source: Path) -> str | None:
+    """Say which release a folder is of."""
+    if str(source) == INSTALLED:
+        return "MovieLens 100K of the package recbole"
+    if not source.is_dir():
+        return None
+    found = files_in(source)
+    seen = (release for files, release in _RELEASES.items() if set(files) <= set(found))
+    return next(seen, None)
+
+
+def read(source: str | Path, options: SourceOptions, limit: int | None = None) -> Log:
     """Read a MovieLens folder, recognised by its files, or MovieLens-100K where `installed` is asked for.
 
     `installed` is the copy that the package recbole carries; the package is found, never imported.
@@ -50,19 +68,19 @@ def read(source: str | Path, options: SourceOptions) -> Log:
     """
     options.refuse_others("movielens")
     if str(source) == INSTALLED:
-        return _read_installed()
+        return _read_installed(limit)
     folder = Path(source)
     found = files_in(folder)
     if "u.data" in found:
-        ratings = read_text(folder / "u.data", "\t", columns=_RATINGS)
-        movies = read_text(folder / "u.item", "|", columns=_movie_columns(), latin=True)
+        ratings = read_text(folder / "u.data", "\t", columns=_RATINGS, limit=limit)
+        movies = read_text(folder / "u.item", "|", columns=_movie_columns(), latin=True, limit=limit)
         movies = replace(movies, frame=_with_genres(movies.frame))
     elif "ratings.dat" in found:
-        ratings = read_text(folder / "ratings.dat", "::", columns=_RATINGS)
-        movies = read_text(folder / "movies.dat", "::", columns=("item", "title", "genres"), latin=True)
+        ratings = read_text(folder / "ratings.dat", "::", columns=_RATINGS, limit=limit)
+        movies = read_text(folder / "movies.dat", "::", columns=("item", "title", "genres"), latin=True, limit=limit)
     elif "ratings.csv" in found:
-        ratings = _renamed(read_text(folder / "ratings.csv", ",", quotes=True))
-        movies = _renamed(read_text(folder / "movies.csv", ",", quotes=True))
+        ratings = _renamed(read_text(folder / "ratings.csv", ",", quotes=True, limit=limit))
+        movies = _renamed(read_text(folder / "movies.csv", ",", quotes=True, limit=limit))
     else:
         raise InputError(
             f"{folder}: no MovieLens folder, which holds u.data, ratings.dat or ratings.csv; it holds {listed(found)}"
@@ -75,7 +93,7 @@ def read(source: str | Path, options: SourceOptions) -> Log:
     return make_log(folder.resolve().name, "movielens", sheets, events, items, rows=rows, columns=columns)
 
 
-def _read_installed() -> Log:
+def _read_installed(limit: int | None) -> Log:
     package = importlib.util.find_spec("recbole")
     if package is None or not package.submodule_search_locations:
         raise InputError(
@@ -83,7 +101,7 @@ def _read_installed() -> Log:
             "run `pip install --no-deps recbole==1.2.1` or name a MovieLens folder"
         )
     folder = Path(package.submodule_search_locations[0], "dataset_example", "ml-100k")
-    log = read_folder(folder, "ml-100k", SourceOptions())
+    log = read_folder(folder, "ml-100k", SourceOptions(), limit)
     return replace(log, facts=log.facts | {"format": "movielens", "package": "recbole"})
 
 

@@ -18,7 +18,15 @@ from cftrec.errors import InputError
 _USED = ("user_column", "item_column", "timestamp_column", "title_column")
 
 
-def read(source: str | Path, options: SourceOptions) -> Log:
+def recognise(source: Path) -> str | None:
+    """Say which atomic files a folder holds."""
+    if not source.is_dir():
+        return None
+    found = [name for name in files_in(source) if name.endswith((".inter", ".item"))]
+    return f"RecBole atomic files ({listed(found)})" if len({Path(name).suffix for name in found}) == 2 else None
+
+
+def read(source: str | Path, options: SourceOptions, limit: int | None = None) -> Log:
     """Read a folder of atomic files.
 
     Of several files of sequences each user's longest sequence is the log, and the others must be its beginnings
@@ -28,13 +36,13 @@ def read(source: str | Path, options: SourceOptions) -> Log:
         InputError: a file or column is missing, or a row cannot be read.
     """
     options.refuse_others("recbole", _USED)
-    return read_folder(Path(source), Path(source).resolve().name, options)
+    return read_folder(Path(source), Path(source).resolve().name, options, limit)
 
 
-def read_folder(folder: Path, name: str, options: SourceOptions) -> Log:
+def read_folder(folder: Path, name: str, options: SourceOptions, limit: int | None = None) -> Log:
     """Read a folder of atomic files under a name of its own; otherwise as `read`."""
     found = files_in(folder)
-    logs = [_read_atomic(folder / file) for file in found if file.endswith(".inter")]
+    logs = [_read_atomic(folder / file, limit) for file in found if file.endswith(".inter")]
     tables = [folder / file for file in found if file.endswith(".item")]
     for kind, count in (("*.inter", len(logs)), ("*.item", len(tables))):
         if not count:
@@ -60,19 +68,20 @@ def read_folder(folder: Path, name: str, options: SourceOptions) -> Log:
             raise InputError(f"{folder}: several *.inter files without timestamps ({files}), so no order; leave one")
         events, rows = _rows(logs, user, item, time), all_rows(sum(log.frame.height for log in logs))
 
-    table = _read_atomic(tables[0])
+    table = _read_atomic(tables[0], limit)
     ids = table.ids(item, "item_column")
     title = options.title_column or _title_column(table)
     titles = table.column(title, "title_column")
     others = table.texts([column for column in table.frame.columns if column not in (item, title)])
     columns = {"user": user, "item": item, "timestamp": time, "title": title}
     items = item_frame(ids, titles, others)
-    return make_log(name, "recbole", [*logs, table], events, items, rows=rows, columns=columns)
+    rows_are = "sequences" if any(as_sequences) else "events"
+    return make_log(name, "recbole", [*logs, table], events, items, rows=rows, columns=columns, rows_are=rows_are)
 
 
-def _read_atomic(path: Path) -> Sheet:
+def _read_atomic(path: Path, limit: int | None) -> Sheet:
     """Read one atomic file, its columns named without their types."""
-    sheet = read_text(path, "\t")
+    sheet = read_text(path, "\t", limit=limit)
     plain = [column.split(":", 1)[0] for column in sheet.frame.columns]
     if len(set(plain)) < len(plain):
         raise InputError(f"{path}: two columns of one name in the header ({listed(sheet.frame.columns)})")

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import polars as pl
 
 from cftrec.errors import InputError
 
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 _SHOWN = 20  # columns named in a message
 
 
@@ -78,7 +79,7 @@ class Sheet:
         """
         given = self.column(name, option)
         dated = given.dtype in (pl.Date, pl.Datetime)
-        times = _numbers(given.cast(pl.Datetime("us")).dt.epoch("us") / 1_000_000 if dated else given)
+        times = numbers(given.cast(pl.Datetime("us")).dt.epoch("us") / 1_000_000 if dated else given)
         bad = times.is_null().arg_true()
         if len(bad):
             value = given[bad[0]]
@@ -101,6 +102,7 @@ def read_text(
     columns: Sequence[str] | None = None,
     quotes: bool = False,
     latin: bool = False,
+    limit: int | None = None,
 ) -> Sheet:
     """Read a file of separated fields, all as str.
 
@@ -110,11 +112,12 @@ def read_text(
         columns: names of the columns of a file without header.
         quotes: fields may be quoted with `"` as in CSV; otherwise a quote is a character like any other.
         latin: read as Latin-1 what is not UTF-8.
+        limit: look at about so many lines only.
 
     Raises:
         InputError: no such file, not text, empty, or a row that does not have the header's fields.
     """
-    content, facts = _read_bytes(path)
+    content, facts = read_bytes(path, limit, quotes)
     content = _as_utf8(path, content, latin)
     width = len(columns) if columns else 0
     try:
@@ -138,8 +141,10 @@ def read_text(
     return Sheet(path, frame.drop("\0row"), frame.get_column("\0row"), first_line, facts)
 
 
-def read_table(path: Path) -> Sheet:
+def read_table(path: Path, limit: int | None = None) -> Sheet:
     """Read a table by its name's ending: .csv, .tsv (both quoted, with header), .parquet, .jsonl or .ndjson.
+
+    With `limit`, about so many of its rows.
 
     Raises:
         InputError: another ending, no such file, or not what its ending says.
@@ -148,19 +153,19 @@ def read_table(path: Path) -> Sheet:
         raise InputError(f"{path}: no such file; name the file that holds the table")
     match path.suffix.lower():
         case ".csv":
-            return read_text(path, ",", quotes=True)
+            return read_text(path, ",", quotes=True, limit=limit)
         case ".tsv":
-            return read_text(path, "\t", quotes=True)
+            return read_text(path, "\t", quotes=True, limit=limit)
         case ".parquet":
-            content, facts = _read_bytes(path)
+            content, facts = read_bytes(path)
             try:
-                frame = pl.read_parquet(io.BytesIO(content))
+                frame = pl.read_parquet(io.BytesIO(content), n_rows=limit)
             except pl.exceptions.PolarsError as error:
                 raise InputError(f"{path}: not a readable Parquet file") from error
             return Sheet(path, frame, pl.int_range(frame.height, eager=True), None, facts)
         case ".jsonl" | ".ndjson":
-            content, facts = _read_bytes(path)
-            frame = _read_json_lines(path, content.removeprefix(_BOM))
+            content, facts = read_bytes(path, limit)
+            frame = _read_json_lines(path, content.removeprefix(BOM))
             return Sheet(path, frame, pl.int_range(frame.height, eager=True), None, facts)
         case other:
             raise InputError(f"{path}: a table ends in .csv, .tsv, .parquet, .jsonl or .ndjson, not {quoted(other)}")
@@ -203,12 +208,19 @@ def files_in(folder: Path) -> list[str]:
         raise InputError(f"{folder}: no readable folder ({error.strerror}); name the source's folder") from error
 
 
-def _read_bytes(path: Path) -> tuple[bytes, dict[str, Any]]:
+def read_bytes(path: Path, limit: int | None = None, quotes: bool = False) -> tuple[bytes, dict[str, Any]]:
+    """Return a file's bytes and facts; with `limit` those of its first lines, up to a line that ends outside quotes."""
     try:
-        content = path.read_bytes()
+        if limit is None:
+            content = path.read_bytes()
+            return content, {"name": path.name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        with path.open("rb") as file:
+            content = b"".join(itertools.islice(file, limit))
+            while quotes and content.count(b'"') % 2 and (line := file.readline()):
+                content += line
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); name a file that is there") from error
-    return content, {"name": path.name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    return content, {"name": path.name, "bytes": path.stat().st_size}
 
 
 def _as_utf8(path: Path, content: bytes, latin: bool) -> bytes:
@@ -223,7 +235,7 @@ def _as_utf8(path: Path, content: bytes, latin: bool) -> bytes:
     if b"\0" in content:
         line = content.count(b"\n", 0, content.index(b"\0")) + 1
         raise InputError(f"{path}: not a text file (a zero byte in line {line}); is this the right file?")
-    content = content.removeprefix(_BOM)
+    content = content.removeprefix(BOM)
     return content.replace(b"\r\n", b"\n") if b"\r" in content else content
 
 
@@ -299,7 +311,12 @@ def _first_bad_json(path: Path, content: bytes) -> str:
     return f"{path}: cannot be read as JSON lines; every line must be one object with the same kind of values"
 
 
-def _numbers(values: pl.Series) -> pl.Series:
+def dates(values: pl.Series, format: str) -> pl.Series:
+    """Return dates of one written form as seconds since 1970 (UTC where it names no zone), int64; null for others."""
+    return values.str.to_datetime(format, time_unit="us", strict=False).dt.epoch("s")
+
+
+def numbers(values: pl.Series) -> pl.Series:
     """Return int64 where all values are whole, else float64; null for what is no finite number in int64's range."""
     if not (values.dtype.is_numeric() or values.dtype == pl.String):
         values = pl.Series(values.name, [None], dtype=pl.String).new_from_index(0, len(values))

@@ -11,7 +11,13 @@ from cftrec.errors import InputError
 _USED = ("user_column", "item_column", "timestamp_column", "title_column", "items", "items_item_column")
 
 
-def read(source: str | Path, options: SourceOptions) -> Log:
+def recognise(source: Path) -> str | None:
+    """Say what kind of table a file is."""
+    known = source.suffix.lower() in (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
+    return f"a table ({source.name})" if known and source.is_file() else None
+
+
+def read(source: str | Path, options: SourceOptions, limit: int | None = None) -> Log:
     """Read a log that is one table, an event a row, and its titles from there or from a table of items.
 
     Without `timestamp_column` the rows are in order of time. Titles found in the log are each item's first that is
@@ -21,7 +27,7 @@ def read(source: str | Path, options: SourceOptions) -> Log:
         InputError: a file or column is missing, or a row cannot be read.
     """
     options.refuse_others("table", _USED)
-    sheet = read_table(Path(source))
+    sheet = read_table(Path(source), limit)
     user, item = options.user_column or "user_id", options.item_column or "item_id"
     time, title = options.timestamp_column, options.title_column or "title"
     events = event_frame(
@@ -35,7 +41,7 @@ def read(source: str | Path, options: SourceOptions) -> Log:
             raise InputError("option items_item_column: there is no file of items; give it with option items")
         items = _titles_in_log(events, sheet, title)
     else:
-        sheets.append(read_table(Path(options.items)))
+        sheets.append(read_table(Path(options.items), limit))
         items = _items(sheets[1], options.items_item_column, item, title)
     columns = {"user": user, "item": item, "timestamp": time, "title": title}
     rows = all_rows(events.height)

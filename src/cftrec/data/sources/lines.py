@@ -1,0 +1,208 @@
+"""Long files of lines, plain, gzip or zstd, read block by block: broken lines are counted and shown, never fatal."""
+
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+import polars as pl
+
+from cftrec.artefacts import sha256
+from cftrec.data.sources.sheet import BOM, listed
+from cftrec.errors import InputError
+from cftrec.terminal import progress_bar
+
+_BLOCK = 2**22  # bytes parsed at once; measured
+_LONG = 2**26  # bytes of a file from which on reading it shows a progress bar
+_SHOWN = 3  # broken lines whose numbers are kept
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """What the lines of a block hold.
+
+    Attributes:
+        frame: a row for each whole line.
+        broken: which lines of the block (from 0, blank ones counted) hold nothing readable.
+        latin: number of lines that were not UTF-8 and were read as Latin-1.
+    """
+
+    frame: pl.DataFrame
+    broken: list[int]
+    latin: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Lines:
+    """The readable lines of one file.
+
+    Attributes:
+        path: the file.
+        frame: a row a line.
+        malformed: number of lines that could not be read.
+        facts: name, bytes, SHA-256 (of a whole file), lines, malformed ones, the numbers of the first of these, and
+            lines read as Latin-1.
+    """
+
+    path: Path
+    frame: pl.DataFrame
+    malformed: int
+    facts: dict[str, Any]
+
+
+def read_lines(path: Path, parse: Callable[[bytes], Block], what: str, limit: int | None = None) -> Lines:
+    """Read a file of lines; blank ones do not count.
+
+    Args:
+        path: the file; gzip and zstd are known by their first bytes.
+        parse: makes a table of whole lines.
+        what: what a line should be, for messages, such as "JSON objects".
+        limit: look at so many lines only.
+
+    Raises:
+        InputError: no such file, damaged or empty, or most of its lines cannot be read.
+    """
+    frames: list[pl.DataFrame] = []
+    broken: list[int] = []
+    malformed = latin = before = 0
+    for text in _blocks(path, limit):
+        block = parse(text)
+        frames.append(block.frame)
+        broken += [before + line + 1 for line in block.broken[: _SHOWN - len(broken)]]
+        malformed, latin = malformed + len(block.broken), latin + block.latin
+        before += text.count(b"\n")
+    frame = pl.concat(frames) if frames else pl.DataFrame()
+    lines = frame.height + malformed
+    if not lines:
+        raise InputError(f"{path}: the file is empty")
+    if 2 * malformed > lines:
+        raise InputError(
+            f"{path}: {malformed} of {lines} lines are no {what} (line {broken[0]}); is it the right file?"
+        )
+    facts = {"name": path.name, "bytes": path.stat().st_size}
+    if limit is None:
+        facts["sha256"] = sha256(path)
+    facts |= {"lines": lines, "malformed": malformed, "malformed_lines": broken, "latin_1_lines": latin}
+    return Lines(path, frame.rechunk(), malformed, facts)
+
+
+def read_fields(
+    path: Path, columns: tuple[str, ...], *, header: tuple[str, ...] | None = None, limit: int | None = None
+) -> Lines:
+    """Read lines of tab-separated fields, never quoted, all as str; a line with more or fewer fields is broken.
+
+    Args:
+        path: the file.
+        columns: names of the fields.
+        header: what the first line must read, or None where there is none.
+        limit: look at so many lines only.
+
+    Raises:
+        InputError: as `read_lines`, or another header.
+    """
+    first = first_lines(path)[:1]
+    if header is not None and (not first or tuple(decoded(first[0]).strip().split("\t")) != header):
+        raise InputError(f"{path}: its first line is not {listed(header)}; is it the right file?")
+    found = read_lines(path, lambda block: _split(block, columns), f"lines of {len(columns)} fields", limit)
+    if header is None:
+        return found
+    return Lines(path, found.frame.slice(1), found.malformed, found.facts | {"lines": found.facts["lines"] - 1})
+
+
+def first_lines(path: Path) -> list[bytes]:
+    """Return the whole lines among a file's first 256 KiB."""
+    with _opened(path, False) as (file, _):
+        head = file.read(2**18)
+    lines = head.removeprefix(BOM).split(b"\n")
+    return lines if len(head) < 2**18 else lines[:-1]
+
+
+def decoded(line: bytes) -> str:
+    """Return a line's text, UTF-8 where it is, else Latin-1, in which every byte is a character."""
+    try:
+        return line.decode()
+    except UnicodeDecodeError:
+        return line.decode("latin-1")
+
+
+def decoded_block(block: bytes) -> tuple[str, int]:
+    """Return the text of lines, each decoded on its own, and how many were not UTF-8."""
+    try:
+        return block.decode(), 0
+    except UnicodeDecodeError:
+        lines = [(line, decoded(line)) for line in block.split(b"\n")]
+        return "\n".join(text for _, text in lines), sum(text.encode() != line for line, text in lines)
+
+
+def _split(block: bytes, columns: tuple[str, ...]) -> Block:
+    text, latin = decoded_block(block)
+    lines = pl.Series("line", text.split("\n"), dtype=pl.String).str.strip_chars_end("\r")
+    filled = lines.str.strip_chars() != ""
+    sound = (lines.str.count_matches("\t", literal=True) == len(columns) - 1) & ~lines.str.contains("\0", literal=True)
+    parts = lines.filter(filled & sound).str.split_exact("\t", len(columns) - 1)
+    frame = parts.struct.rename_fields(list(columns)).struct.unnest()
+    return Block(frame, (filled & ~sound).arg_true().to_list(), latin)
+
+
+def _blocks(path: Path, limit: int | None) -> Iterator[bytes]:
+    """Yield blocks of whole lines, without byte order mark."""
+    left, rest, mark = limit, b"", BOM
+    with _opened(path, limit is None) as (file, advance):
+        while left != 0:
+            read = file.read(_BLOCK)
+            advance()
+            block = rest + read
+            end = block.rfind(b"\n") + 1 if read else len(block)
+            block, rest = block[:end], block[end:]
+            if left is not None:
+                lines = block.splitlines(keepends=True)[:left]
+                left, block = left - len(lines), b"".join(lines)
+            if block:
+                yield block.removeprefix(mark)
+                mark = b""
+            if not read:
+                return
+
+
+@contextmanager
+def _opened(path: Path, whole: bool) -> Iterator[tuple[IO[bytes], Callable[[], None]]]:
+    """Open a file through whatever compresses it; gives it and what moves the bar on of one that is read whole."""
+    damage: tuple[type[Exception], ...] = (EOFError,)
+    try:
+        shown = whole and path.stat().st_size >= _LONG
+        with path.open("rb") as raw, _bar(path, raw) if shown else nullcontext(lambda: None) as advance:
+            start = raw.read(4)
+            raw.seek(0)
+            file: IO[bytes] = raw
+            if start.startswith(_GZIP):
+                from isal import igzip, isal_zlib
+
+                file = cast("IO[bytes]", igzip.IGzipFile(fileobj=raw))
+                damage = (EOFError, cast("type[Exception]", isal_zlib.error), igzip.BadGzipFile)
+            elif start == _ZSTD:
+                zstd = _zstd(path)
+                file, damage = zstd.ZstdFile(raw), (EOFError, zstd.ZstdError)
+            yield file, advance
+    except damage as error:
+        raise InputError(f"{path}: the compressed file is damaged or ends early; fetch it again") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); name a file that is there") from error
+
+
+def _zstd(path: Path) -> Any:
+    """Return Python's module of zstd, which before Python 3.14 is the package backports.zstd."""
+    for name in ("compression.zstd", "backports.zstd"):
+        with suppress(ImportError):
+            return importlib.import_module(name)
+    raise InputError(f"{path}: reading .zst needs the package backports.zstd; run `pip install backports.zstd`")
+
+
+@contextmanager
+def _bar(path: Path, raw: IO[bytes]) -> Iterator[Callable[[], None]]:
+    """Show how much of a long file is read, in MiB."""
+    with progress_bar(f"read {path.name} (MiB)") as advance:
+        size = path.stat().st_size
+        yield lambda: advance(raw.tell() >> 20, size >> 20)
