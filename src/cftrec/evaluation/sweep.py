@@ -18,8 +18,8 @@ from cftrec.artefacts import MANIFEST, read_json, read_manifest, refuse_if_taken
 from cftrec.errors import InputError
 from cftrec.evaluation.space import Range, Space, Values, cell_name, cells
 from cftrec.evaluation.validation import ranking_metrics
-from cftrec.terminal import TrainingBar
 from cftrec.training import CFTConfig, load_config, train
+from cftrec.training.bar import TrainingBar
 from cftrec.training.config import RANKED
 
 STARTUP = 4  # cells that are never stopped: fewer have no median worth the name
