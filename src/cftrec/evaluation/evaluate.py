@@ -16,8 +16,11 @@ from cftrec.artefacts import write_json
 from cftrec.data.dataset import SPLITS, Dataset
 from cftrec.errors import InputError
 from cftrec.evaluation.effects import Schema, by_position
-from cftrec.evaluation.metrics import CUTOFFS, means, per_target
+from cftrec.evaluation.measures import ALL_METRICS
+from cftrec.evaluation.metrics import CUTOFFS
 from cftrec.evaluation.popularity import rank_by_popularity
+from cftrec.evaluation.significance import BOOTSTRAP
+from cftrec.evaluation.slices import evaluation_table
 
 _BATCH = 64  # histories searched at once
 SHOWN_HISTORY = 20  # newest items of a history that are written beside its target
@@ -80,6 +83,7 @@ class Evaluation:
 
     Attributes:
         metrics: flat means, {"HR@10": ...}.
+        table: the same with 95 % intervals, first of all targets, then by slice, see `slices.slice_rows`.
         ranks: one row a target, see `RANKS_SCHEMA`; `history_length` counts all events before the target, `history`
             holds the newest of them that the RUN knows.
         popular: the popularity baseline on the same targets; its `rank` is exact in the whole catalogue.
@@ -88,6 +92,7 @@ class Evaluation:
     """
 
     metrics: dict[str, float]
+    table: list[dict[str, Any]]
     ranks: pl.DataFrame
     popular: pl.DataFrame
     positions: pl.DataFrame
@@ -98,6 +103,7 @@ class Evaluation:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "evaluation.json").unlink(missing_ok=True)
         write_json(folder / "metrics.json", self.metrics)
+        write_json(folder / "slices.json", {"bootstrap": BOOTSTRAP, "rows": self.table})
         for name in ("ranks", "popular", "positions"):
             _write_parquet(folder / f"{name}.parquet", getattr(self, name))
         write_json(folder / "evaluation.json", self.facts)
@@ -175,9 +181,12 @@ def evaluate(
         "exact_share": float(exact.mean()),
         "effect_targets": len(answers.with_history),
     }
+    ranks = _ranks_frame(cases, rank, items, np.concatenate(answers.scores), exact, names)
+    table = evaluation_table(ranks, recommender.catalogue.item_ids, recommender.counts)
     result = Evaluation(
-        metrics=means(per_target(rank)),
-        ranks=_ranks_frame(cases, rank, items, np.concatenate(answers.scores), exact, names),
+        metrics={name: table[0][name] for name in ALL_METRICS if name in table[0]},
+        table=table,
+        ranks=ranks,
         popular=_popular_frame(cases, popular.ranks, popular.items, names),
         positions=by_position(answers.with_history, answers.without_history),
         facts=facts,
