@@ -9,7 +9,8 @@ import pytest
 from evaluation_fakes import SCRIPT, Ranker, make_dataset, ranker_for, write_run
 
 from cftrec.errors import InputError
-from cftrec.evaluation import METRICS, compare, evaluate, paired_test, per_target
+from cftrec.evaluation import ALL_METRICS, METRICS, compare, evaluate, paired_test, per_target
+from cftrec.evaluation.significance import holm
 
 
 @pytest.fixture
@@ -49,12 +50,12 @@ def test_summary(tmp_path, two):
     assert [row["model"] for row in summary["rows"]] == ["popular", "plain", "cft"]
     assert (summary["users"], summary["targets"], summary["split"]) == (30, 30, "test")
     for row in summary["rows"]:
-        assert set(row) == {"model", *METRICS, *(f"{metric}_ci" for metric in METRICS)}
-        for metric in METRICS:
+        assert set(row) == {"model", *ALL_METRICS, *(f"{metric}_ci" for metric in ALL_METRICS)}
+        for metric in ALL_METRICS:
             low, high = row[f"{metric}_ci"]
             assert low <= row[metric] <= high
     metrics = json.loads((two[1] / "metrics.json").read_text())
-    assert {name: summary["rows"][2][name] for name in METRICS} == pytest.approx(metrics)
+    assert {name: summary["rows"][2][name] for name in ALL_METRICS} == metrics
 
 
 def test_tests_of_every_pair(tmp_path, two):
@@ -67,8 +68,11 @@ def test_tests_of_every_pair(tmp_path, two):
         per_target(cft["rank"])["NDCG@10"], per_target(plain["rank"])["NDCG@10"], cft["user"], draws=300, seed=5
     )
     found = tests["cft", "plain", "NDCG@10"]
-    assert (found["difference"], found["p"], found["ci"]) == (expected.difference, expected.p, list(expected.ci))
-    assert found["p_holm"] >= found["p"] > 0
+    assert (found["difference"], found["ci"]) == (pytest.approx(expected.difference), pytest.approx(expected.ci))
+    assert (found["p"], found["p_permutation"]) == (expected.p, expected.p_permutation)
+    for p in ("p", "p_permutation"):
+        family = [test for test in summary["tests"] if test["metric"] == "NDCG@10"]
+        assert [test[f"{p}_holm"] for test in family] == holm([test[p] for test in family])
 
 
 def test_popular_row_is_the_baseline(tmp_path, two):
@@ -87,6 +91,7 @@ def test_equal_models_are_level(tmp_path, evaluated):
     for test in summary["tests"]:
         if {test["a"], test["b"]} == {"one", "two"}:
             assert (test["difference"], test["p"], test["ci"]) == (0.0, 1.0, [0.0, 0.0])
+            assert test["p_permutation"] == 1.0
 
 
 def test_a_run_named_popular_takes_the_place_of_the_baseline(tmp_path, evaluated):
@@ -119,7 +124,7 @@ def test_report_shows_what_it_must(tmp_path, two):
     for needed in ("erases it", "counterfactual", "True next title", "with history", "1234", "1.5", "made up", "torch"):
         assert needed in text
     assert text.count("True next title") == 5
-    assert len([tag for tag, _ in page.tags if tag == "svg"]) == 2 + 2 + 3
+    assert len([tag for tag, _ in page.tags if tag == "svg"]) == 2 + 2 + 2 + 3
     assert all(attributes.get("aria-label") for tag, attributes in page.tags if tag == "svg")
     assert all(attributes.get("scope") for tag, attributes in page.tags if tag == "th")
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]

@@ -6,22 +6,30 @@ evaluated RUNs and writes summary.json and report.html.
 
 from cftrec.evaluation.compare import compare
 from cftrec.evaluation.evaluate import Evaluation, evaluate
+from cftrec.evaluation.measures import ALL_METRICS, Measures, measure
 from cftrec.evaluation.metrics import METRICS, means, per_target
 from cftrec.evaluation.popularity import Popular, rank_by_popularity
-from cftrec.evaluation.significance import PairedTest, intervals, paired_test, paired_tests, resampled_means
+from cftrec.evaluation.significance import PairedTest, intervals, paired_test, resample, resampled_means, sign_flip_p
+from cftrec.evaluation.slices import evaluation_table, slices
 
 __all__ = [
+    "ALL_METRICS",
     "METRICS",
     "Evaluation",
+    "Measures",
     "PairedTest",
     "Popular",
     "compare",
     "evaluate",
+    "evaluation_table",
     "intervals",
     "means",
+    "measure",
     "paired_test",
-    "paired_tests",
     "per_target",
     "rank_by_popularity",
+    "resample",
     "resampled_means",
+    "sign_flip_p",
+    "slices",
 ]
