@@ -14,6 +14,7 @@ from cftrec.evaluation.effects import popularity_groups
 from cftrec.evaluation.metrics import CUTOFFS
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 KINDS = ("popularity", "novelty", "shift")
 LIST_METRICS = tuple(f"{kind}@{cutoff}" for kind in KINDS for cutoff in CUTOFFS)
@@ -21,7 +22,7 @@ TOGETHER = tuple(f"{kind}@{cutoff}" for kind in ("coverage", "Gini") for cutoff 
 
 
 class Estimate(NamedTuple):
-    """A metric of all lists together and its standard error over users, NaN with fewer than two users."""
+    """A metric of all lists together and its standard error over users, NaN unless two users have a list."""
 
     value: float
     error: float
@@ -66,8 +67,8 @@ def all_lists(items: ArrayLike, users: ArrayLike, catalogue: int) -> dict[str, E
     - coverage@k: share of the catalogue that is in the first k of some list;
     - Gini@k: inequality of how often each item of the catalogue is in the first k, 0 (all alike) to 1 - 1 / I.
 
-    The standard errors are those of the jackknife that leaves out one user with all lists: for coverage exactly (by
-    Efron and Stein 1981 it is too large rather than too small), for Gini by its derivative (infinitesimal jackknife).
+    The standard errors are those of the jackknife, which leaves out one user with all lists; by Efron and Stein (1981)
+    they are too large rather than too small.
 
     Args:
         items: int [n, L] item indices, best first, padded with -1.
@@ -102,21 +103,35 @@ def _running_means(values: Floats, items: NDArray[np.integer], cutoffs: tuple[in
         return sums[:, ends] / sizes[:, ends]
 
 
-def _coverage(user: NDArray[np.int64], item: NDArray[np.int64], users: int, catalogue: int) -> Estimate:
+def _coverage(user: Ints, item: Ints, users: int, catalogue: int) -> Estimate:
     """Without a user, those items are no longer covered that no other user is recommended."""
     keys = np.unique(user * catalogue + item)
     carriers = np.bincount(keys % catalogue, minlength=catalogue)
     alone = np.bincount(keys[carriers[keys % catalogue] == 1] // catalogue, minlength=users)
-    error = np.sqrt((users - 1) / users * np.square(alone - alone.mean()).sum()) / catalogue
-    return Estimate(float((carriers > 0).sum() / catalogue), float(error) if users > 1 else np.nan)
+    covered = (carriers > 0).sum()
+    return _jackknife(covered / catalogue, (covered - alone) / catalogue)
 
 
-def _gini(user: NDArray[np.int64], item: NDArray[np.int64], users: int, catalogue: int) -> Estimate:
-    """G = sum of (2 r - I - 1) c / (I sum of c), r the rank of count c; equal counts share their mean rank."""
+def _gini(user: Ints, item: Ints, users: int, catalogue: int) -> Estimate:
+    """G = sum over v >= 1 of N (I - N) / (I sum of counts), N the number of items recommended v times or more.
+
+    A user's m recommendations of an item of count c take it out of N at v = c, c - 1, ..., c - m + 1.
+    """
     counts = np.bincount(item, minlength=catalogue)
-    _, kind, size = np.unique(counts, return_inverse=True, return_counts=True)
-    rank = (np.cumsum(size) - (size - 1) / 2)[kind]
-    lean = (2 * rank - catalogue - 1) / catalogue
-    gini = float(lean @ counts / counts.sum())
-    influence = np.bincount(user, weights=(lean - gini)[item], minlength=users) / counts.sum()  # they sum to 0
-    return Estimate(gini, float(np.sqrt(users / (users - 1) * np.square(influence).sum())) if users > 1 else np.nan)
+    at_least = np.bincount(counts)[::-1].cumsum()[::-1]
+    inequality = (at_least * (catalogue - at_least))[1:].sum()
+    keys = np.sort(user * catalogue + item)
+    first = np.searchsorted(keys, keys)
+    level = counts[keys % catalogue] - (np.arange(keys.size) - first)
+    places, lost = np.unique(keys // catalogue * at_least.size + level, return_counts=True)
+    change = lost * (2 * at_least[places % at_least.size] - catalogue - lost)
+    left = inequality + np.bincount(places // at_least.size, weights=change, minlength=users)
+    with np.errstate(invalid="ignore", divide="ignore"):  # nothing is left where one user has all lists
+        without = left / (catalogue * (item.size - np.bincount(user, minlength=users)))
+    return _jackknife(inequality / (catalogue * item.size), without)
+
+
+def _jackknife(value: float, without: Floats) -> Estimate:
+    """Return a value with its standard error, from the values without each user."""
+    error = np.sqrt((without.size - 1) * without.var()) if without.size > 1 else np.nan
+    return Estimate(float(value), float(error))

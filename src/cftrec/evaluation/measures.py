@@ -122,21 +122,22 @@ def estimate(
     return rows, resampled
 
 
-def _means(found: Resampled) -> dict[str, tuple[float, list[float]]]:
+def _means(found: Resampled) -> dict[str, tuple[float, list[float] | None]]:
     """Return mean and interval of each metric that has a value."""
     bounds = intervals(found.drawn).tolist()
     known = [column for column, mean in enumerate(found.means) if not np.isnan(mean)]
     return {COLUMNS[column]: (float(found.means[column]), bounds[column]) for column in known}
 
 
-def _of_all_lists(seeds: Sequence[Measures]) -> dict[str, tuple[float, list[float]]]:
+def _of_all_lists(seeds: Sequence[Measures]) -> dict[str, tuple[float, list[float] | None]]:
     """Return value and interval of coverage and Gini; nothing where a seed recommends nothing."""
     found = [all_lists(one.items, one.users, one.catalogue) for one in seeds]
-    estimates = {name: _over_seeds([one[name] for one in found]) for name in TOGETHER if all(found)}
-    return {
-        name: (value, [max(0.0, value - _NORMAL * error), min(1.0, value + _NORMAL * error)])
-        for name, (value, error) in estimates.items()
-    }
+    estimates: dict[str, tuple[float, list[float] | None]] = {}
+    for name in TOGETHER if all(found) else ():
+        value, error = _over_seeds([one[name] for one in found])
+        bounds = [max(0.0, value - _NORMAL * error), min(1.0, value + _NORMAL * error)]
+        estimates[name] = (value, None if np.isnan(error) else bounds)
+    return estimates
 
 
 def _over_seeds(estimates: Sequence[Estimate]) -> Estimate:

@@ -26,6 +26,7 @@ LEVEL = 0.95
 BOOTSTRAP = {"draws": DRAWS, "seed": 0, "level": LEVEL, "resampled": "users"}
 """What a table says of intervals that are made as by default."""
 _BLOCK = 4_000_000  # counts of drawn users held at once: 32 MB
+_CACHED = 2**15  # counts of drawn users made at once: 256 KB
 _ROUNDING = 1e-12  # a summed difference below this is rounding, not a difference
 
 
@@ -101,8 +102,10 @@ def resample(
         part = slice(start, min(draws, start + block))
         counts = _multinomial(rng, part.stop - start, user_count)
         for found, share, seeds in zip(drawn, shares, totals, strict=True):
-            means = [one.means(counts) * mine[part, None] for one, mine in zip(seeds, share.T, strict=True)]
-            found[part] = np.sum(means, axis=0)
+            found[part] = 0.0
+            for one, mine in zip(seeds, share[part].T, strict=True):
+                taken = mine > 0  # what a seed that is not drawn lacks does not matter
+                found[part][taken] += mine[taken, None] * one.means(counts[taken])
     everybody = np.ones((1, user_count))
     return [
         Resampled(
@@ -158,7 +161,7 @@ def sign_flip_p(differences: ArrayLike, *, draws: int = DRAWS, seed: int = 0) ->
     block = max(1, _BLOCK // len(table))
     count = np.zeros(table.shape[1])
     for start in range(0, draws, block):
-        signs = rng.integers(0, 2, size=(min(block, draws - start), len(table)), dtype=np.int8)
+        signs = rng.integers(0, 2, size=(min(block, draws - start), len(table)))
         flipped = np.abs((2.0 * signs - 1) @ table)
         count += (flipped >= observed * (1 - _ROUNDING) - _ROUNDING).sum(axis=0)
     return (1 + count) / (1 + draws)
@@ -272,11 +275,15 @@ def _seed_shares(seeds: int, draws: int, seed: int, model: int) -> Floats:
 def _multinomial(rng: np.random.Generator, draws: int, users: int) -> Floats:
     """Count how often each user is drawn, float64 [draws, users].
 
-    Counting drawn indices beats `rng.multinomial`, and draw by draw they stay in the processor's cache.
+    Counting drawn indices beats `rng.multinomial`, a few draws at a time, whose counts stay in the processor's cache.
     """
     counts = np.empty((draws, users))
-    for row in counts:
-        row[:] = np.bincount(rng.integers(0, users, size=users), minlength=users)
+    step = max(1, _CACHED // users)
+    for start in range(0, draws, step):
+        part = counts[start : start + step]
+        drawn = rng.integers(0, users, size=part.shape)
+        drawn += np.arange(len(part))[:, None] * users
+        part[:] = np.bincount(drawn.ravel(), minlength=part.size).reshape(part.shape)
     return counts
 
 
