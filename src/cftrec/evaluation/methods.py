@@ -107,7 +107,7 @@ def _check_seeds(method: Method) -> None:
 def _identity(run: EvaluatedRun) -> str:
     """Return what RUNs that differ in their seed alone share; a RUN whose config is not known is alone."""
     config = {key: value for key, value in _config(run).items() if key not in SEEDS}
-    return _text([config, run.manifest.get("dataset", {}).get("sha256")]) if config else str(run.path)
+    return _text([config, run.manifest.get("dataset", {}).get("sha256")]) if _config(run) else str(run.path)
 
 
 def _config(run: EvaluatedRun) -> dict[str, Any]:

@@ -69,6 +69,7 @@ def render_report(summary: Mapping[str, Any], models: Sequence[Model], runs: Seq
         "thousands": _thousands,
         "unbroken": _unbroken,
         "digits": _digits,
+        "p_value": _p_value,
     }
     return environment.get_template("report.html.j2").render(
         summary=summary,
@@ -261,6 +262,10 @@ def _signed(value: float) -> str:
 
 def _digits(value: float) -> str:
     return f"{value:.4g}".replace("-", "−")
+
+
+def _p_value(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else f"{p:.1g}"
 
 
 def _percent(share: float) -> str:
