@@ -104,7 +104,8 @@ def resample(
         for found, share, seeds in zip(drawn, shares, totals, strict=True):
             found[part] = 0.0
             for one, mine in zip(seeds, share[part].T, strict=True):
-                taken = mine > 0  # what a seed that is not drawn lacks does not matter
+                # What a seed that is not drawn lacks does not matter; one that is always drawn needs no copy.
+                taken = slice(None) if (mine > 0).all() else mine > 0
                 found[part][taken] += mine[taken, None] * one.means(counts[taken])
     everybody = np.ones((1, user_count))
     return [
