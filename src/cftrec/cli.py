@@ -11,13 +11,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 
 from cftrec.data import PrepareOptions
 from cftrec.errors import InputError
+
+if TYPE_CHECKING:  # slow to import
+    from cftrec.evaluation import Evaluation
 
 
 @dataclass
@@ -81,19 +84,31 @@ class Train:
 
 @dataclass
 class Evaluate:
-    """Rank the whole catalogue for every target of a split; writes metrics.json and ranks.parquet into the RUN."""
+    """Rank the whole catalogue for every target of a split; writes metrics.json and ranks.parquet into the RUN.
+
+    With --predictions the lists are those of a table, and the folder they are written to is a new one.
+    """
 
     run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
-    """RUN folder of `cftrec train`"""
+    """RUN folder of `cftrec train`; with --predictions, folder to make, whose name names the system in comparisons"""
     data: Annotated[Positional[Path], arg(metavar="DATASET")]
     """DATASET folder whose users are asked"""
     split: str = "test"
     """test (files go into RUN), validation or train (files go into RUN/SPLIT)"""
     k: Annotated[int, arg(aliases=["-k"])] = 20
     """length of the lists, at least 20"""
+    predictions: Path | None = None
+    """any system's lists: CSV or Parquet, columns user, item, rank (from 1); optional: history_length, score"""
 
     def run(self) -> None:
         """Evaluate with a progress bar and print the metrics."""
+        if self.predictions is not None:
+            from cftrec.evaluation.predictions import evaluate_predictions
+
+            _print_evaluation(
+                evaluate_predictions(self.run_folder, self.data, self.predictions, self.split, self.k), self.run_folder
+            )
+            return
         from cftrec.data import Dataset
         from cftrec.evaluation import evaluate
         from cftrec.recommender import Recommender
@@ -107,9 +122,38 @@ class Evaluate:
         if any(unknown.values()):
             counts = " and ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in unknown.items())
             print(f"cftrec: the RUN does not know {counts}; unknown targets count as misses", file=sys.stderr)
-        for name, value in result.metrics.items():
-            print(f"{name:8} {value:.4f}")
-        print(self.run_folder if self.split == "test" else self.run_folder / self.split)
+        _print_evaluation(result, self.run_folder if self.split == "test" else self.run_folder / self.split)
+
+
+@dataclass
+class Baseline:
+    """Train a baseline on a Dataset, its settings searched on validation, and rank the whole catalogue with it."""
+
+    data: Annotated[Positional[Path], arg(metavar="DATASET")]
+    """DATASET folder of `cftrec prepare`"""
+    model: str
+    """popular, itemknn, ease, sasrec or bert4rec, all of RecTools"""
+    out: Path
+    """folder to make, for `cftrec compare`; must be free; its name names the baseline in comparisons"""
+    set: Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(metavar="KEY=VALUE ...")] = ()
+    """settings that are not searched, such as length=200 dropout=0.3; listed below with defaults and units"""
+    trials: int = 8
+    """settings tried at most, judged by validation NDCG@10, the defaults first; 1 searches nothing"""
+    split: str = "test"
+    """whose targets are ranked: test, validation or train"""
+    k: Annotated[int, arg(aliases=["-k"])] = 20
+    """length of the lists, at least 20"""
+
+    def run(self) -> None:
+        """Search, train and rank with progress bars, and print the settings and the metrics."""
+        from cftrec.baselines import baseline
+        from cftrec.terminal import progress_bar
+
+        given = dict(_key_value(text) for group in self.set for text in group)
+        result = baseline(
+            self.data, self.out, self.model, given, self.split, self.k, trials=self.trials, bar=progress_bar
+        )
+        _print_evaluation(result, self.out)
 
 
 @dataclass
@@ -117,7 +161,7 @@ class Compare:
     """Compare evaluated RUNs with each other and with popularity: summary.json and one self-contained report.html."""
 
     runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN ...")]
-    """evaluated RUN folders"""
+    """folders of evaluated RUNs, of `cftrec baseline` and of `cftrec evaluate --predictions`, in any mix"""
     out: Path = Path("comparison")
     """folder to make; must be free"""
 
@@ -194,6 +238,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "prepare": Prepare,
     "train": Train,
     "evaluate": Evaluate,
+    "baseline": Baseline,
     "compare": Compare,
     "recommend": Recommend,
     "export": Export,
@@ -231,7 +276,7 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _parse(arguments: list[str]) -> Prepare | Train | Evaluate | Compare | Recommend | Export | Demo:
+def _parse(arguments: list[str]) -> Prepare | Train | Evaluate | Baseline | Compare | Recommend | Export | Demo:
     """Parse with tyro; its boxed errors become one line."""
     messages = io.StringIO()
     wanted = {"-h", "--help"} & set(arguments)
@@ -245,6 +290,8 @@ def _parse(arguments: list[str]) -> Prepare | Train | Evaluate | Compare | Recom
             raise InputError(_one_line(messages.getvalue(), arguments)) from None
         if arguments[0] == "train":
             _print_options()
+        if arguments[0] == "baseline":
+            _print_settings()
         raise
 
 
@@ -259,6 +306,27 @@ def _unwrapped() -> Iterator[None]:
         del os.environ["COLUMNS"]
         if before is not None:
             os.environ["COLUMNS"] = before
+
+
+def _print_evaluation(result: "Evaluation", folder: Path) -> None:
+    """Print what must be known of a result on stderr, then the metrics and where they are."""
+    for note in result.facts.get("notes", []):
+        print(f"cftrec: {note}", file=sys.stderr)
+    for name, value in result.metrics.items():
+        print(f"{name:8} {value:.4f}")
+    print(folder)
+
+
+def _print_settings() -> None:
+    """Print the settings of each baseline."""
+    from cftrec.baselines import MODELS, describe_settings
+
+    width = shutil.get_terminal_size().columns
+    for model in MODELS:
+        print(f"settings of {model} for --set KEY=VALUE:{'' if MODELS[model] else ' none'}")
+        for name, default, meaning in describe_settings(model):
+            text = f"  {name}  {meaning} (default: {default})"
+            print(textwrap.fill(text, width, subsequent_indent=" " * 10))
 
 
 def _print_options() -> None:

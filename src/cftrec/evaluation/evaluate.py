@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -56,7 +56,7 @@ class ItemIds(Protocol):
 
 
 class Ranker(Protocol):
-    """What is evaluated; `Recommender` is one."""
+    """What is evaluated: a `Recommender`, which is also a `Scorer`, a baseline, or lists that stand already."""
 
     @property
     def catalogue(self) -> ItemIds: ...  # noqa: D102
@@ -67,6 +67,11 @@ class Ranker(Protocol):
 
     def search(self, histories: list[Items], k: int, keep: list[int] | None = None) -> Found:
         """Return the best k items for each history, its items left out except keep[b] (-1: none kept)."""
+
+
+@runtime_checkable
+class Scorer(Ranker, Protocol):
+    """A ranker that knows log p of its targets, too; of others, which only rank, no log p by position is measured."""
 
     def target_log_probs(
         self, histories: list[Items], targets: list[int]
@@ -142,7 +147,7 @@ def evaluate(
     dropped and counted; a target that it does not know is counted and is a miss.
 
     Args:
-        recommender: the RUN, ready to search.
+        recommender: the RUN, ready to search; a `Scorer` also has its log p measured.
         dataset: the log; its split decides the targets.
         split: "train", "validation" or "test".
         k: length of the lists, at least 20, which is as far as the metrics look.
@@ -198,19 +203,22 @@ def _check(split: str, k: int, batch_size: int, effect_targets: int) -> None:
         raise InputError(f"effect_targets {effect_targets}: must be 0 or more")
 
 
-def rank_targets(recommender: Ranker, dataset: Dataset, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+def rank_targets(
+    recommender: Ranker, dataset: Dataset, positions: NDArray[np.int64], batch_size: int = _BATCH
+) -> NDArray[np.int64]:
     """Return the ranks of targets as `evaluate` finds them, int64 [n] from 1; 0: not among the first 20.
 
     Args:
         recommender: ready to search.
         dataset: the log.
         positions: int64 [n], the targets' event positions; n is at least 1.
+        batch_size: histories searched at once.
 
     Raises:
         InputError: the recommender knows none of the targets.
     """
     cases = _cases(recommender, dataset, positions)
-    answers = _ask(recommender, cases, max(CUTOFFS), _BATCH, 0, None)
+    answers = _ask(recommender, cases, max(CUTOFFS), batch_size, 0, None)
     return _ranks(np.concatenate(answers.items), cases.targets)
 
 
@@ -250,7 +258,7 @@ def _ask(
         answers.scores.append(found.scores)
         answers.exact.append(found.exact)
         chosen = np.flatnonzero(measured[start:stop])
-        if chosen.size:
+        if chosen.size and isinstance(recommender, Scorer):
             factual, counterfactual = recommender.target_log_probs(
                 [histories[index] for index in chosen], cases.targets[start:stop][chosen].tolist()
             )
