@@ -33,9 +33,9 @@ def baseline(
     """Train a baseline on a Dataset's training events, rank a split's targets, and write a folder of predictions.
 
     Settings that are not given are searched: each trial trains on the training events and is judged by NDCG@10 of the
-    validation targets; the best is trained again, from the same seed to the same weights. Histories are those that a
-    RUN sees: all events before the target, of whatever split. Trials that an interrupted search finished are kept in a
-    hidden file beside `out`, and the same call goes on from there.
+    validation targets. Histories are those that a RUN sees: all events before the target, of whatever split. Trials
+    that an interrupted search finished are kept in a hidden file beside `out`, and the same call goes on from there; if
+    the best is one of them, it is trained again, from the same seed to the same weights.
 
     Args:
         data: a Dataset folder.
@@ -68,11 +68,13 @@ def baseline(
     if (len(tried) > 1 or "patience" in tried[0]) and not dataset.targets("validation").size:
         raise InputError(f"{data}: has no validation targets, by which {model} is tuned; prepare it with some")
     found = out.with_name(f".{out.name}.trials.json")
-    results = _search(model, dataset, tried, found, {"dataset": sha256(data / MANIFEST), "model": model}, bar)
+    identity = {"dataset": sha256(data / MANIFEST), "model": model, "candidates": tried}
+    results, fitted = _search(model, dataset, tried, found, identity, bar) if len(tried) > 1 else ([], None)
     chosen = max(results, key=lambda result: result["NDCG@10"])["settings"] if results else tried[0]
     begin = time.perf_counter()
-    with bar(f"train {model}") as advance:
-        fitted = fit(model, dataset, chosen, advance)
+    if fitted is None:
+        with bar(f"train {model}") as advance:
+            fitted = fit(model, dataset, chosen, advance)
     seconds = time.perf_counter() - begin
     with bar(f"evaluate {model}") as advance:
         result = _stand_ins(evaluate(fitted, dataset, split, k, progress=advance, batch_size=BATCH), out.name)
@@ -91,17 +93,14 @@ def baseline(
 
 def _search(
     model: str, dataset: Dataset, tried: list[Settings], found: Path, identity: dict[str, Any], bar: Bar
-) -> list[dict[str, Any]]:
-    """Return settings, NDCG@10, epochs and seconds of each trial; one candidate needs no trial.
+) -> tuple[list[dict[str, Any]], Any]:
+    """Return settings, NDCG@10, epochs and seconds of each trial, and the best model unless it is of an earlier call.
 
     Raises:
         InputError: `found` holds the trials of another search.
     """
-    if len(tried) == 1:
-        return []
     from cftrec.baselines.rectools_models import fit, ndcg
 
-    identity |= {"candidates": tried}
     known = read_json(found) if found.exists() else {**identity, "trials": []}
     if {key: known.get(key) for key in identity} != identity:
         raise InputError(
@@ -109,14 +108,18 @@ def _search(
             "remove the file to start anew"
         )
     results: list[dict[str, Any]] = known["trials"]
+    best = None
     for number, settings in enumerate(tried[len(results) :], start=len(results) + 1):
         begin = time.perf_counter()
         with bar(f"trial {number} of {len(tried)}") as advance:
             fitted = fit(model, dataset, settings, advance)
-        measured = {"NDCG@10": ndcg(fitted, dataset), "epochs": fitted.epochs}
-        results.append({"settings": settings, **measured, "seconds": time.perf_counter() - begin})
+        score = ndcg(fitted, dataset)
+        if score > max((result["NDCG@10"] for result in results), default=-1.0):
+            best = fitted
+        seconds = time.perf_counter() - begin
+        results.append({"settings": settings, "NDCG@10": score, "epochs": fitted.epochs, "seconds": seconds})
         write_json(found, {**identity, "trials": results})
-    return results
+    return results, best
 
 
 def _stand_ins(result: Evaluation, name: str) -> Evaluation:
