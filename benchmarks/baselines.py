@@ -7,11 +7,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from common import load_log, parser, report
-
 from cftrec.artefacts import read_json
 from cftrec.baselines import MODELS, baseline
 from cftrec.terminal import progress_bar
+from common import load_log, parser, report
 
 GIVEN = {"length": "50", "batch_size": "16", "blocks": "2"}
 
@@ -20,7 +19,7 @@ def measure(data: Path, out: Path, model: str, trials: int) -> dict[str, Any]:
     """Return a baseline's metrics and how they came about; what is in `out` already is not made again."""
     sequential = model in ("sasrec", "bert4rec")
     if not out.exists():
-        baseline(data, out, model, GIVEN if sequential else {}, trials=trials if sequential else 100, bar=progress_bar)
+        baseline(data, out, model, GIVEN if sequential else {}, trials=trials if sequential else None, bar=progress_bar)
     manifest = read_json(out / "manifest.json")
     kept = {key: manifest[key] for key in ("config", "searched", "trials", "epochs", "seconds", "libraries")}
     return {"metrics": read_json(out / "metrics.json"), **kept}

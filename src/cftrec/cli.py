@@ -137,8 +137,9 @@ class Baseline:
     """folder to make, for `cftrec compare`; must be free; its name names the baseline in comparisons"""
     set: Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(metavar="KEY=VALUE ...")] = ()
     """settings that are not searched, such as length=200 dropout=0.3; listed below with defaults and units"""
-    trials: int = 8
-    """settings tried at most, judged by validation NDCG@10, the defaults first; 1 searches nothing"""
+    trials: int | None = None
+    """settings tried at most, judged by validation NDCG@10, the defaults first; 1 searches nothing; unset: 8 for sasrec
+    and bert4rec, all for the others, which are trained at once"""
     split: str = "test"
     """whose targets are ranked: test, validation or train"""
     k: Annotated[int, arg(aliases=["-k"])] = 20

@@ -1,5 +1,6 @@
 """Each baseline against its definition, written as loops or in closed form."""
 
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -163,6 +164,17 @@ def test_training_stops_when_validation_gets_no_better_and_keeps_the_best(cycle,
     assert (fitted.epochs, calls) == (2, [(epoch, 9) for epoch in range(1, 6)])
     for kept, best in zip(fitted.model.torch_model.state_dict().values(), measured[1], strict=True):
         torch.testing.assert_close(kept, best, rtol=0, atol=0)
+
+
+def test_training_can_be_interrupted(cycle, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LabelledLogits, "training_step", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        fit("sasrec", cycle, settings("sasrec", **SMALL))
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.parametrize("model", ["ease", "sasrec"])

@@ -48,6 +48,7 @@ def test_candidates_are_the_defaults_and_others_without_repeats(model, trials):
     for settings in found:
         assert all(value in known[name].tried or value == known[name].default for name, value in settings.items())
     assert candidates(model, {}, trials) == found
+    assert len(candidates(model, {})) == (8 if "epochs" in known else cells)
 
 
 def test_what_is_given_stays():

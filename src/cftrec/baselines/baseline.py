@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cftrec.artefacts import MANIFEST, read_json, refuse_if_taken, sha256, write_json
-from cftrec.baselines.settings import TRIALS, Settings, candidates, read_settings
+from cftrec.baselines.settings import Settings, candidates, read_settings
 from cftrec.data.dataset import Dataset
 from cftrec.errors import InputError
 from cftrec.evaluation.evaluate import Evaluation, Progress, evaluate
@@ -27,7 +27,7 @@ def baseline(
     split: str = "test",
     k: int = 20,
     *,
-    trials: int = TRIALS,
+    trials: int | None = None,
     bar: Bar,
 ) -> Evaluation:
     """Train a baseline on a Dataset's training events, rank a split's targets, and write a folder of predictions.
@@ -44,7 +44,7 @@ def baseline(
         given: settings that are not searched, as text (`settings.MODELS`).
         split: whose targets are ranked: "train", "validation" or "test".
         k: length of the lists, at least 20.
-        trials: settings tried at most, the defaults first; 1: no search.
+        trials: settings tried at most, the defaults first; 1: no search; None: see `settings.candidates`.
         bar: makes a progress bar of a description.
 
     Returns:
@@ -59,7 +59,7 @@ def baseline(
     settings = read_settings(model, given)
     if out.name == POPULAR and model != POPULAR:
         raise InputError(f"{out}: '{POPULAR}' is the popularity baseline's name in comparisons; name another folder")
-    if trials < 1:
+    if trials is not None and trials < 1:
         raise InputError(f"--trials {trials}: must be at least 1, which searches nothing")
     dataset = Dataset.load(data)
     from cftrec.baselines.rectools_models import BATCH, PACKAGES, fit  # slow to import, and not everybody has it

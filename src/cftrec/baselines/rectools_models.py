@@ -1,6 +1,7 @@
 """The only place that knows RecTools: a log as its table, its models, and what they recommend."""
 
 import logging
+import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -185,10 +186,12 @@ def _fit_by_steps(name: str, dataset: Dataset, settings: Settings, progress: Pro
 
 def _pass_over(model: Any, table: Any) -> None:
     """Train for one epoch more."""
+    handler = signal.getsignal(signal.SIGINT)
     try:
         with _quiet():
             model.fit_partial(table, min_epochs=1, max_epochs=1)
-    except SystemExit as stop:  # what Lightning makes of Ctrl-C
+    except SystemExit as stop:  # what Lightning makes of Ctrl-C, after which it ignores further ones
+        signal.signal(signal.SIGINT, handler)
         raise KeyboardInterrupt from stop
 
 

@@ -13,7 +13,7 @@ from cftrec.errors import InputError
 Settings = dict[str, Any]
 
 TRIALS = 8
-"""Settings that a search tries at most, the defaults first."""
+"""Settings that a search tries at most for a model that is trained by steps; of the others it tries all."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def read_settings(model: str, given: Mapping[str, str]) -> Settings:
     return settings
 
 
-def candidates(model: str, given: Settings, trials: int) -> list[Settings]:
+def candidates(model: str, given: Settings, trials: int | None = None) -> list[Settings]:
     """Return the settings that a search tries: the defaults, then others without repeats; what is given stays.
 
     Where the grid of tried values has no more cells than `trials`, all of it is tried; else cells drawn by the seed.
@@ -94,11 +94,13 @@ def candidates(model: str, given: Settings, trials: int) -> list[Settings]:
     Args:
         model: its name.
         given: settings that are not searched.
-        trials: most settings.
+        trials: most settings; None: `TRIALS` for a model that is trained by steps, all for the others.
     """
     known, first = MODELS[model], _defaults(model) | given
     free = [name for name, setting in known.items() if setting.tried and name not in given]
     grid = [first | dict(zip(free, cell, strict=True)) for cell in product(*(known[name].tried for name in free))]
+    if trials is None:
+        trials = TRIALS if "epochs" in known else len(grid)
     others = [settings for settings in grid if settings != first and _fits(settings)]
     order = np.random.default_rng(first.get("seed", 0)).permutation(len(others))[: trials - 1]
     return [first, *(others[number] for number in order)]
