@@ -141,7 +141,7 @@ def fit(name: str, dataset: Dataset, settings: Settings, progress: Progress | No
         users, items = np.divmod(np.unique(users * size + items), size)
     with _quiet():
         model.fit(_table(users, items, np.unique(items)))
-    if name == "ease":  # RecTools 0.19 multiplies histories by the transposed weights, which is another, weaker model
+    if name == "ease":  # RecTools 0.19 multiplies histories by the transposed weights, which is another model
         model.weight = np.ascontiguousarray(model.weight.T)
     return Fitted(dataset, name, model, distinct)
 

@@ -16,7 +16,7 @@ from cftrec.artefacts import MANIFEST, new_folder, refuse_if_taken, sha256
 from cftrec.data.dataset import SPLITS, Dataset
 from cftrec.data.sources.sheet import Sheet, as_text, quoted, read_table
 from cftrec.errors import InputError
-from cftrec.evaluation.evaluate import Evaluation, Found, Items, Progress, evaluate
+from cftrec.evaluation.evaluate import Evaluation, Found, Items, evaluate
 from cftrec.evaluation.metrics import CUTOFFS
 from cftrec.evaluation.verdict import POPULAR
 
@@ -55,9 +55,7 @@ class _StandingLists:
         return SimpleNamespace(items=items, scores=scores, exact=np.ones(len(items), dtype=bool))
 
 
-def evaluate_predictions(
-    out: Path, data: Path, file: Path, split: str = "test", k: int = 20, progress: Progress | None = None
-) -> Evaluation:
+def evaluate_predictions(out: Path, data: Path, file: Path, split: str = "test", k: int = 20) -> Evaluation:
     """Evaluate a table of recommendations on a Dataset and write a folder of predictions, whole or not at all.
 
     Args:
@@ -66,7 +64,6 @@ def evaluate_predictions(
         file: the table, see `read_lists`.
         split: "train", "validation" or "test".
         k: length of the lists, at least 20; what a table ranks below is not read.
-        progress: called with (targets done, targets in all).
 
     Returns:
         The evaluation: `scores` are null where the table has none, and so is `exact`, of which a table says nothing.
@@ -81,7 +78,7 @@ def evaluate_predictions(
     dataset = Dataset.load(data)
     sheet = read_table(file)
     lists = read_lists(sheet, dataset, split, k)
-    result = evaluate(_StandingLists(dataset, out.name, lists), dataset, split, k, progress=progress)
+    result = evaluate(_StandingLists(dataset, out.name, lists), dataset, split, k)
     unsaid = [pl.lit(None, pl.Boolean).alias("exact")]
     if lists.scores is None:
         unsaid.append(pl.lit(None, pl.List(pl.Float32)).alias("scores"))
