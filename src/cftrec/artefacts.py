@@ -47,7 +47,7 @@ def new_folder(path: Path, kind: str, manifest: dict[str, Any]) -> Iterator[Path
 
     Args:
         path: where the folder shall stand; must be free (`refuse_if_taken`).
-        kind: "dataset", "run" or "comparison"; `read_manifest` checks it.
+        kind: "dataset", "run", "predictions" or "comparison"; `read_manifest` checks it.
         manifest: filled by the block as it goes; written last, with the size and SHA-256 of every file.
 
     Raises:
@@ -101,8 +101,13 @@ def _umask() -> int:
     return mask
 
 
-def read_manifest(path: Path, kind: str) -> dict[str, Any]:
+def read_manifest(path: Path, kind: str, *others: str) -> dict[str, Any]:
     """Return the manifest of a folder after checking its kind, version, and files: by checksum, above 1 GiB by size.
+
+    Args:
+        path: the folder.
+        kind: what it should be.
+        others: kinds that will do, too.
 
     Raises:
         InputError: not such a folder, made by a later version, or a file is missing or cut.
@@ -114,7 +119,7 @@ def read_manifest(path: Path, kind: str) -> dict[str, Any]:
         expected = [(path / name, facts["bytes"], facts["sha256"]) for name, facts in files.items()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a {kind} folder (no readable {MANIFEST}); make one with `{maker}`") from error
-    if found != kind:
+    if found not in (kind, *others):
         raise InputError(f"{path}: this is a {found} folder, where a {kind} is needed; make one with `{maker}`")
     if version > FORMAT_VERSION:
         raise InputError(f"{path}: written in format {version}, newer than this cftrec; update it")

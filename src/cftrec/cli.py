@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
@@ -19,6 +19,9 @@ from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 from cftrec.data import PrepareOptions
 from cftrec.data.world import WorldOptions
 from cftrec.errors import InputError
+
+if TYPE_CHECKING:  # slow to import
+    from cftrec.evaluation import Evaluation
 
 
 @dataclass
@@ -172,10 +175,12 @@ class Evaluate:
 
     Also effects.json and effects.parquet: how much likelier the history makes the true next title than the prior does.
     With --candidates it ranks within lists instead, and writes candidates.json and candidate_ranks.parquet alone.
+
+    With --predictions the lists are those of a table, and the folder they are written to is a new one.
     """
 
     run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
-    """RUN folder of `cftrec train`"""
+    """RUN folder of `cftrec train`; with --predictions, folder to make, whose name names the system in comparisons"""
     data: Annotated[Positional[Path], arg(metavar="DATASET")]
     """DATASET folder whose users are asked"""
     split: str = "test"
@@ -193,8 +198,18 @@ class Evaluate:
     """rank within candidates instead: those of a table with columns user and item, or N, the target and N - 1 random
     items that the user does not have (LLaRA: 20); the files of the whole catalogue stay as they are"""
 
+    predictions: Path | None = None
+    """any system's lists: CSV or Parquet, columns user, item, rank (from 1); optional: history_length, score"""
+
     def run(self) -> None:
         """Evaluate with a progress bar and print the metrics with their 95 % intervals."""
+        if self.predictions is not None:
+            from cftrec.evaluation.predictions import evaluate_predictions
+
+            _print_evaluation(
+                evaluate_predictions(self.run_folder, self.data, self.predictions, self.split, self.k), self.run_folder
+            )
+            return
         from cftrec.data import Dataset
         from cftrec.recommender import Recommender
 
@@ -226,14 +241,7 @@ class Evaluate:
         if any(unknown.values()):
             counts = " and ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in unknown.items())
             print(f"cftrec: the RUN does not know {counts}; unknown targets count as misses", file=sys.stderr)
-        for name, value in result.metrics.items():
-            print(f"{name:13} {value:10.4f}{_interval(result.table[0][f'{name}_ci'])}")
-        summary = result.effects.summary
-        if summary["targets"]:
-            (low, high), mean = summary["effect"]["ci"], summary["effect"]["mean"]
-            print(f"effect   {mean:.4f} nats over the prior {self.prior} (95 % interval {low:.4f} to {high:.4f})")
-            print(summary["fade"]["sentence"])
-        print(self.run_folder if self.split == "test" else self.run_folder / self.split)
+        _print_evaluation(result, self.run_folder if self.split == "test" else self.run_folder / self.split)
 
     def _rank_candidates(self, recommender: Any, dataset: Any, candidates: str) -> None:
         from cftrec.evaluation import rank_candidates
@@ -252,11 +260,44 @@ class Evaluate:
 
 
 @dataclass
+class Baseline:
+    """Train a baseline on a Dataset, its settings searched on validation, and rank the whole catalogue with it."""
+
+    data: Annotated[Positional[Path], arg(metavar="DATASET")]
+    """DATASET folder of `cftrec prepare`"""
+    model: str
+    """popular, itemknn, ease, sasrec or bert4rec, all of RecTools"""
+    out: Path
+    """folder to make, for `cftrec compare`; must be free; its name names the baseline in comparisons"""
+    set: Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(metavar="KEY=VALUE ...")] = ()
+    """settings that are not searched, such as length=200 dropout=0.3; listed below with defaults and units"""
+    trials: int | None = None
+    """settings tried at most, judged by validation NDCG@10, the defaults first; 1 searches nothing; unset: 8 for sasrec
+    and bert4rec, all for the others, which are trained at once"""
+    split: str = "test"
+    """whose targets are ranked: test, validation or train"""
+    k: Annotated[int, arg(aliases=["-k"])] = 20
+    """length of the lists, at least 20"""
+
+    def run(self) -> None:
+        """Search, train and rank with progress bars, and print the settings and the metrics."""
+        from cftrec.baselines import baseline
+        from cftrec.terminal import progress_bar
+
+        given = dict(_key_value(text) for group in self.set for text in group)
+        result = baseline(
+            self.data, self.out, self.model, given, self.split, self.k, trials=self.trials, bar=progress_bar
+        )
+        _print_evaluation(result, self.out)
+
+
+@dataclass
 class Compare:
     """Compare evaluated RUNs with each other and with popularity: summary.json and one self-contained report.html."""
 
     runs: Annotated[Positional[tuple[str, ...]], arg(metavar="[NAME=]RUN ...")]
-    """evaluated RUN folders, each under its own name or NAME; RUNs of one NAME are seeds of one method: one row"""
+    """folders of evaluated RUNs, of `cftrec baseline` and of `cftrec evaluate --predictions`, each under its own name
+    or NAME; RUNs of one NAME are seeds of one method: one row"""
     out: Path = Path("comparison")
     """folder to make; must be free"""
     group_seeds: bool = False
@@ -342,6 +383,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "train": Train,
     "sweep": Sweep,
     "evaluate": Evaluate,
+    "baseline": Baseline,
     "compare": Compare,
     "recommend": Recommend,
     "export": Export,
@@ -379,7 +421,9 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _parse(arguments: list[str]) -> Prepare | World | Train | Sweep | Evaluate | Compare | Recommend | Export | Demo:
+def _parse(
+    arguments: list[str],
+) -> Prepare | World | Train | Sweep | Evaluate | Baseline | Compare | Recommend | Export | Demo:
     """Parse with tyro; its boxed errors become one line."""
     messages = io.StringIO()
     wanted = {"-h", "--help"} & set(arguments)
@@ -393,6 +437,8 @@ def _parse(arguments: list[str]) -> Prepare | World | Train | Sweep | Evaluate |
             raise InputError(_one_line(messages.getvalue(), arguments)) from None
         if arguments[0] == "train":
             _print_options()
+        if arguments[0] == "baseline":
+            _print_settings()
         raise
 
 
@@ -407,6 +453,32 @@ def _unwrapped() -> Iterator[None]:
         del os.environ["COLUMNS"]
         if before is not None:
             os.environ["COLUMNS"] = before
+
+
+def _print_evaluation(result: "Evaluation", folder: Path) -> None:
+    """Print what must be known of a result on stderr, then the metrics and where they are."""
+    for note in result.facts.get("notes", []):
+        print(f"cftrec: {note}", file=sys.stderr)
+    for name, value in result.metrics.items():
+        print(f"{name:13} {value:10.4f}{_interval(result.table[0][f'{name}_ci'])}")
+    if (summary := result.effects.summary)["targets"]:
+        (low, high), mean = summary["effect"]["ci"], summary["effect"]["mean"]
+        over = f"nats over the prior {summary['prior']}"
+        print(f"effect   {mean:.4f} {over} (95 % interval {low:.4f} to {high:.4f})")
+        print(summary["fade"]["sentence"])
+    print(folder)
+
+
+def _print_settings() -> None:
+    """Print the settings of each baseline."""
+    from cftrec.baselines import MODELS, describe_settings
+
+    width = shutil.get_terminal_size().columns
+    for model in MODELS:
+        print(f"settings of {model} for --set KEY=VALUE:{'' if MODELS[model] else ' none'}")
+        for name, default, meaning in describe_settings(model):
+            text = f"  {name}  {meaning} (default: {default})"
+            print(textwrap.fill(text, width, subsequent_indent=" " * 10))
 
 
 def _print_options() -> None:

@@ -16,11 +16,11 @@ from cftrec.artefacts import write_json
 from cftrec.data.dataset import Dataset
 from cftrec.errors import InputError
 from cftrec.evaluation.cases import Cases, cases_of, split_targets
-from cftrec.evaluation.effects import Effects, Schema, effects_of
+from cftrec.evaluation.effects import Effects, Schema, effects_of, no_effects
 from cftrec.evaluation.measures import ALL_METRICS
 from cftrec.evaluation.metrics import CUTOFFS
 from cftrec.evaluation.popularity import rank_by_popularity
-from cftrec.evaluation.ranker import Items, Ranker
+from cftrec.evaluation.ranker import Items, Ranker, Scorer
 from cftrec.evaluation.significance import BOOTSTRAP
 from cftrec.evaluation.slices import evaluation_table
 
@@ -103,7 +103,7 @@ def evaluate(
     dropped and counted; a target that it does not know is counted and is a miss.
 
     Args:
-        recommender: the RUN, ready to search.
+        recommender: the RUN, ready to search; a `Scorer` also has its log p measured.
         dataset: the log; its split decides the targets.
         split: "train", "validation" or "test".
         k: length of the lists, at least 20, which is as far as the metrics look.
@@ -128,13 +128,15 @@ def evaluate(
     started = time.monotonic()
     positions = split_targets(dataset, split, sample, seed)
     cases = cases_of(recommender, dataset, positions)
-    measured = cases.known(effect_targets)
+    measured = cases.known(effect_targets if isinstance(recommender, Scorer) else 0)
 
     def advance(done: int) -> None:
         if progress is not None:
             progress(done, len(measured) + len(cases))
 
-    effects = effects_of(recommender, measured, prior, advance)
+    effects = (
+        effects_of(recommender, measured, prior, advance) if isinstance(recommender, Scorer) else no_effects(prior)
+    )
     answers = _ask(recommender, cases, k, batch_size, lambda done: advance(len(measured) + done))
     items, exact = np.concatenate(answers.items), np.concatenate(answers.exact)
     rank = _ranks(items, cases.targets)
@@ -172,19 +174,22 @@ def _check(k: int, batch_size: int, effect_targets: int) -> None:
         raise InputError(f"effect_targets {effect_targets}: must be 0 or more")
 
 
-def rank_targets(recommender: Ranker, dataset: Dataset, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+def rank_targets(
+    recommender: Ranker, dataset: Dataset, positions: NDArray[np.int64], batch_size: int = _BATCH
+) -> NDArray[np.int64]:
     """Return the ranks of targets as `evaluate` finds them, int64 [n] from 1; 0: not among the first 20.
 
     Args:
         recommender: ready to search.
         dataset: the log.
         positions: int64 [n], the targets' event positions; n is at least 1.
+        batch_size: histories searched at once.
 
     Raises:
         InputError: the recommender knows none of the targets.
     """
     cases = cases_of(recommender, dataset, positions)
-    answers = _ask(recommender, cases, max(CUTOFFS), _BATCH)
+    answers = _ask(recommender, cases, max(CUTOFFS), batch_size)
     return _ranks(np.concatenate(answers.items), cases.targets)
 
 

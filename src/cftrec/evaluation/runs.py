@@ -57,12 +57,12 @@ class Model:
 
 
 def read_run(path: Path) -> EvaluatedRun:
-    """Read an evaluated RUN (its test split).
+    """Read an evaluated RUN (its test split), or the predictions of `cftrec baseline` or `evaluate --predictions`.
 
     Raises:
-        InputError: not a RUN, not evaluated, or a file of the evaluation is missing or broken.
+        InputError: neither a RUN nor predictions, not evaluated, or a file of the evaluation is missing or broken.
     """
-    manifest = read_manifest(path, "run")
+    manifest = read_manifest(path, "run", "predictions")
     if not (path / "evaluation.json").is_file():
         raise InputError(f"{path}: this RUN has no evaluation; run `cftrec evaluate {path} DATASET` first")
     ranks = _read_table(path, "ranks", RANKS_SCHEMA)
@@ -131,6 +131,7 @@ def notes(runs: Sequence[EvaluatedRun]) -> list[str]:
             told.append(
                 f"{share:.1%} of the lists of {run.name} are certified exact; the others hit the search budget."
             )
+        told += [f"{run.name}: {note}" for note in run.evaluation.get("notes", [])]
     return told
 
 
