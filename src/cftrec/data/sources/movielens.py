@@ -5,6 +5,7 @@ Titles come with their year, as "Star Wars (1977)", and stay as they are. Every 
 
 import importlib.util
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -12,6 +13,7 @@ import polars as pl
 from cftrec.data.sources.log import Log, SourceOptions, all_rows, event_frame, item_frame, make_log
 from cftrec.data.sources.recbole import read_folder
 from cftrec.data.sources.sheet import Sheet, files_in, listed, read_text
+from cftrec.data.sources.stream import read_log
 from cftrec.errors import InputError
 
 INSTALLED = "installed"
@@ -72,25 +74,25 @@ def read(source: str | Path, options: SourceOptions, limit: int | None = None) -
     folder = Path(source)
     found = files_in(folder)
     if "u.data" in found:
-        ratings = read_text(folder / "u.data", "\t", columns=_RATINGS, limit=limit)
+        ratings = read_log(folder / "u.data", "\t", _events, columns=_RATINGS, limit=limit)
         movies = read_text(folder / "u.item", "|", columns=_movie_columns(), latin=True, limit=limit)
         movies = replace(movies, frame=_with_genres(movies.frame))
     elif "ratings.dat" in found:
-        ratings = read_text(folder / "ratings.dat", "::", columns=_RATINGS, limit=limit)
+        ratings = read_log(folder / "ratings.dat", "::", _events, columns=_RATINGS, limit=limit)
         movies = read_text(folder / "movies.dat", "::", columns=("item", "title", "genres"), latin=True, limit=limit)
     elif "ratings.csv" in found:
-        ratings = _renamed(read_text(folder / "ratings.csv", ",", quotes=True, limit=limit))
+        take = partial(_events, user="userId", item="movieId")
+        ratings = read_log(folder / "ratings.csv", ",", take, quotes=True, limit=limit)
         movies = _renamed(read_text(folder / "movies.csv", ",", quotes=True, limit=limit))
     else:
         raise InputError(
             f"{folder}: no MovieLens folder, which holds u.data, ratings.dat or ratings.csv; it holds {listed(found)}"
         )
-    events = event_frame(ratings.ids("user"), ratings.ids("item"), ratings.times("timestamp"))
     others = movies.texts([column for column in movies.frame.columns if column not in ("item", "title")])
     items = item_frame(movies.ids("item"), movies.column("title"), others)
     columns = {"user": "user", "item": "item", "timestamp": "timestamp", "title": "title"}
-    sheets, rows = [ratings, movies], all_rows(events.height)
-    return make_log(folder.resolve().name, "movielens", sheets, events, items, rows=rows, columns=columns)
+    events, rows = ratings.frame, all_rows(ratings.frame.height)
+    return make_log(folder.resolve().name, "movielens", [ratings, movies], events, items, rows=rows, columns=columns)
 
 
 def _read_installed(limit: int | None) -> Log:
@@ -116,10 +118,12 @@ def _with_genres(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.select("item", "title", "release_date", genres)
 
 
-def _renamed(sheet: Sheet) -> Sheet:
-    """Give a file of the later releases our names, after checking that its own are there."""
-    ours = {"userId": "user", "movieId": "item", "timestamp": "timestamp", "title": "title"}
-    due = ("userId", "movieId", "timestamp") if sheet.path.name == "ratings.csv" else ("movieId", "title")
-    for column in due:
-        sheet.column(column)
-    return replace(sheet, frame=sheet.frame.rename({column: ours[column] for column in due}))
+def _events(ratings: Sheet, user: str = "user", item: str = "item") -> pl.DataFrame:
+    return event_frame(ratings.ids(user), ratings.ids(item), ratings.times("timestamp"))
+
+
+def _renamed(movies: Sheet) -> Sheet:
+    """Give the later releases' movies.csv our names, after checking that its own are there."""
+    for column in ("movieId", "title"):
+        movies.column(column)
+    return replace(movies, frame=movies.frame.rename({"movieId": "item"}))
