@@ -83,7 +83,7 @@ class Dataset:
         Raises:
             InputError: the folder is not empty or cannot be written.
         """
-        events = {"item": self.events, "split": self.split}
+        events: dict[str, npt.NDArray[Any]] = {"item": self.events, "split": self.split}
         if self.timestamps is not None:
             events["timestamp"] = self.timestamps
         users = pl.DataFrame([self.users.alias("user_id"), pl.Series("events", np.diff(self.offsets))])

@@ -70,7 +70,10 @@ def named_options(options: PrepareOptions) -> dict[str, Any]:
 
 
 def _whole(times: Times | None) -> npt.NDArray[np.int64] | None:
-    return np.floor(times).astype(np.int64) if times is not None and times.dtype != np.int64 else times
+    """Return timestamps without fractions; whole ones as they are, for a float holds them to 2^53 only."""
+    if times is None:
+        return None
+    return (times if times.dtype == np.int64 else np.floor(times)).astype(np.int64, copy=False)
 
 
 def _read(source: str | Path, format: str, options: PrepareOptions) -> tuple[Tables, dict[str, Any]]:
