@@ -185,6 +185,32 @@ def forests(results: list[Result]) -> list[str]:
     return text
 
 
+def reviews(results: list[Result]) -> list[str]:
+    """Write how fast Amazon-shaped reviews are read and prepared."""
+    names = {
+        "read": "read: decompressed, parsed, checked, hashed",
+        "prepare": "read and prepared (5-core, leave-one-out)",
+    }
+    names["plain_python"] = "`gzip` and `json.loads` a line"
+    text = []
+    for result in results:
+        size, packed = (result["log"][name] / 1e6 for name in ("bytes", "gzip_bytes"))
+        count = result["options"]["reviews"]
+        text.append(prose(f"{count:,} generated reviews as of Amazon 2018, {size:,.0f} MB, {packed:,.0f} MB in gzip."))
+        rows = [
+            (
+                names[side],
+                seconds(times["median_s"]),
+                f"{count / times['median_s']:,.0f}",
+                f"{count / times['cpu_s']:,.0f}",
+                f"{times['over_read']:.2f}",
+            )
+            for side, times in result["sides"].items()
+        ]
+        text.append(table(("side", "median", "reviews/s", "reviews/s of processor time", "time over reading"), rows))
+    return text
+
+
 def machines(results: list[Result]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return what each result was measured on and with."""
     packages = ("cftrec", "torch", "transformers", "numpy")
@@ -236,6 +262,7 @@ SECTIONS = {
     "step_memory": ("Memory of a step", step_memory),
     "loss_memory": ("Memory of the loss", memory),
     "forest_build": ("Laying out a step", forests),
+    "read_amazon": ("Reading Amazon reviews", reviews),
 }
 
 if __name__ == "__main__":

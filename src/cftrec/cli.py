@@ -70,8 +70,8 @@ class Train:
 
     def run(self) -> None:
         """Train with a progress bar."""
-        from cftrec.terminal import TrainingBar
         from cftrec.training import load_config, train
+        from cftrec.training.bar import TrainingBar
         from cftrec.training.config import RANKED
 
         options = dict(_key_value(text) for group in self.set for text in group)

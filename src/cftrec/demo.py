@@ -9,8 +9,9 @@ from cftrec.data import Dataset, PrepareOptions, prepare
 from cftrec.errors import InputError
 from cftrec.evaluation import compare, evaluate
 from cftrec.recommender import Recommender
-from cftrec.terminal import TrainingBar, progress_bar
+from cftrec.terminal import progress_bar
 from cftrec.training import load_config, train
+from cftrec.training.bar import TrainingBar
 
 COMMON: dict[str, Any] = {"category": "movie", "seed": 1, "max_steps": 1200}
 """Options of both models: one seed, equal steps, the same samples in the same order."""

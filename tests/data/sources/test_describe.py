@@ -77,7 +77,10 @@ def test_only_the_first_lines_are_read(folder: Write, monkeypatch: pytest.Monkey
 
 def test_a_given_split_is_said(folder: Write) -> None:
     said = describe(folder(shapes.D3), "auto", PrepareOptions())
-    assert "split    given by the files; 1 rows continue no other and become users of their own" in said
+    assert (
+        "split    given by the files; 1 of the rows looked at continue no other, and would be users of their own"
+        in said
+    )
     assert "leave-one-out" not in said
     assert f"file     train/{'Games_5_2017-10-2018-11'}.csv" in said
 

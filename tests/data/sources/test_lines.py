@@ -78,3 +78,17 @@ def test_what_is_refused(tmp_path: Path) -> None:
         read_fields(path, FIELDS, header=FIELDS)
     with pytest.raises(InputError, match="nowhere: cannot be read"):
         read_fields(tmp_path / "nowhere", FIELDS)
+
+
+def test_a_long_file_shows_how_far_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(lines, "_LONG", 2**20)
+    monkeypatch.setattr(lines, "_BLOCK", 2**18)
+    path = tmp_path / "x.tsv"
+    path.write_bytes(b"1\t2\n" * 2**19)
+    read_fields(path, FIELDS, limit=3)
+    assert capsys.readouterr().err == ""
+    assert read_fields(path, FIELDS).frame.height == 2**19
+    shown = capsys.readouterr().err.splitlines()
+    assert shown == ["read x.tsv (MiB): 1/2", "read x.tsv (MiB): 2/2"]

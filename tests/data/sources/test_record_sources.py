@@ -7,6 +7,7 @@ from pathlib import Path
 import public_shapes as shapes
 import pytest
 
+from cftrec.data import prepare
 from cftrec.data.sources import SourceOptions, read_source, recognise
 from cftrec.errors import InputError
 
@@ -49,6 +50,18 @@ def test_amazon_2014(folder: Write) -> None:
     assert dropped(path) == ({"malformed": 1}, {"malformed": 1})
     assert [file["malformed_lines"] for file in log.facts["files"]] == [[5], [4]]
     assert log.facts["name"] == "amazon-2014-reviews_Video_Games_5"
+
+
+def test_titles_come_out_of_preparation_as_readers_see_them(folder: Write) -> None:
+    titles = {title for name in ("AMAZON_2014", "GOODREADS") for title in prepared_titles(folder, name)}
+    assert titles == {"Dirt 3", 'Assassin\'s "Creed" & Co', 'Fun "Book" (2014)', "Tom & Jerry 2"}
+
+
+def prepared_titles(folder: Write, name: str) -> list[str]:
+    files = getattr(shapes, name)
+    log, *_ = files
+    again = files[log].splitlines()[1]  # a user needs three events for a split
+    return prepare(folder({**files, log: files[log] + f"\n{again}\n{again}\n"}, name)).items["title"].to_list()
 
 
 def test_amazon_2018(folder: Write) -> None:

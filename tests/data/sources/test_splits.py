@@ -83,7 +83,7 @@ def test_given_splits_survive_the_folder(folder: Write, tmp_path: Path) -> None:
         "validation": [],
         "test": [(["Pen, red", "Paper"], "Ink")],
     }
-    assert loaded.items["sid"].to_list() == ["<a_1><b_2><c_3>", "<a_1><b_2><c_4>", "<a_2><b_0><c_0>"]
+    assert loaded.items["sid"].to_list() == ["<a_1> <b_2> <c_3>", "<a_1> <b_2> <c_4>", "<a_2> <b_0> <c_0>"]
     assert loaded.timestamps is None
 
 
@@ -91,7 +91,7 @@ def test_without_info_the_rows_tell_titles_and_semantic_ids(folder: Write) -> No
     files = {name.split("/")[0] + ".csv": text for name, text in shapes.MINIONEREC.items() if "info" not in name}
     log = read_source(folder(files), "auto", PLAIN)
     assert dict(log.items.select("item_id", "title").rows()) == {"7": "Pen, red", "8": "Paper", "9": "Ink"}
-    assert dict(log.items.select("item_id", "sid").rows())["8"] == "<a_1><b_2><c_4>"
+    assert dict(log.items.select("item_id", "sid").rows())["8"] == "<a_1> <b_2> <c_4>"
 
 
 def test_one_of_several_data_sets_is_named_by_its_csv(folder: Write) -> None:

@@ -12,7 +12,7 @@ import polars as pl
 
 from cftrec.data.sources.lines import first_lines
 from cftrec.data.sources.log import Log, SourceOptions, item_frame
-from cftrec.data.sources.samples import PARTS, samples_log
+from cftrec.data.sources.samples import PARTS, samples_log, string_lists
 from cftrec.data.sources.sheet import Sheet, files_in, listed, read_bytes
 from cftrec.errors import InputError
 
@@ -67,7 +67,7 @@ def _read(part: str, path: Path, limit: int | None) -> Sheet:
             "part": [part] * len(rows),
             "row": range(1, len(rows) + 1),
             "user": [f"{part} {row}" for row in range(1, len(rows) + 1)],
-            "history": [row and row[0] for row in rows],
+            "history": string_lists([row and row[0] for row in rows]),
             "item": [row and row[1] for row in rows],
         },
         schema={

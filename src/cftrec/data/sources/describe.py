@@ -76,8 +76,8 @@ def _looked_at(log: Log) -> list[str]:
         f"items    {log.items.height:,}, {titled:,} of them with a title; dropped: {items_dropped}",
     ]
     if log.split is not None:
-        alone = log.facts["rows_that_continue_no_other"]
-        lines.append(f"split    given by the files; {alone:,} rows continue no other and become users of their own")
+        alone = f"{log.facts['rows_that_continue_no_other']:,} of the rows looked at"
+        lines.append(f"split    given by the files; {alone} continue no other, and would be users of their own")
     titles = log.items["title"].drop_nulls().head(3).to_list()
     return [*lines, f"titles   {' | '.join(titles)}"]
 

@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -12,8 +12,9 @@ import polars as pl
 from cftrec.artefacts import sha256
 from cftrec.data.sources.sheet import BOM, listed
 from cftrec.errors import InputError
+from cftrec.terminal import progress_bar
 
-_BLOCK = 2**23  # bytes parsed at once
+_BLOCK = 2**22  # bytes parsed at once; measured
 _LONG = 2**26  # bytes of a file from which on reading it shows a progress bar
 _SHOWN = 3  # broken lines whose numbers are kept
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
@@ -113,7 +114,7 @@ def read_fields(
 
 def first_lines(path: Path) -> list[bytes]:
     """Return the whole lines among a file's first 256 KiB."""
-    with opened(path) as (file, _):
+    with opened(path, False) as (file, _):
         head = file.read(2**18)
     lines = head.removeprefix(BOM).split(b"\n")
     return lines if len(head) < 2**18 else lines[:-1]
@@ -149,7 +150,7 @@ def _split(block: bytes, columns: tuple[str, ...]) -> Block:
 def _blocks(path: Path, limit: int | None) -> Iterator[bytes]:
     """Yield blocks of whole lines, without byte order mark."""
     left, rest, mark = limit, b"", BOM
-    with opened(path) as (file, advance):
+    with opened(path, limit is None) as (file, advance):
         while left != 0:
             read = file.read(_BLOCK)
             advance()
@@ -167,11 +168,12 @@ def _blocks(path: Path, limit: int | None) -> Iterator[bytes]:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[IO[bytes], Callable[[], None]]]:
-    """Open a file through whatever compresses it; gives it and what moves its progress bar on."""
+def opened(path: Path, whole: bool) -> Iterator[tuple[IO[bytes], Callable[[], None]]]:
+    """Open a file through whatever compresses it; gives it and what moves the bar on of one that is read whole."""
     damage: tuple[type[Exception], ...] = (EOFError,)
     try:
-        with path.open("rb") as raw, _bar(path, raw) as advance:
+        shown = whole and path.stat().st_size >= _LONG
+        with path.open("rb") as raw, _bar(path, raw) if shown else nullcontext(lambda: None) as advance:
             start = raw.read(4)
             raw.seek(0)
             file: IO[bytes] = raw
@@ -198,15 +200,9 @@ def _zstd(path: Path) -> Any:
     raise InputError(f"{path}: reading .zst needs the package backports.zstd; run `pip install backports.zstd`")
 
 
-def _bar(path: Path, raw: IO[bytes]) -> AbstractContextManager[Callable[[], None]]:
-    """Show how much of a long file is read, in MiB."""
-    size = path.stat().st_size
-    return _progress(path, raw, size) if size >= _LONG else nullcontext(lambda: None)
-
-
 @contextmanager
-def _progress(path: Path, raw: IO[bytes], size: int) -> Iterator[Callable[[], None]]:
-    from cftrec.terminal import progress_bar  # takes seconds to import
-
+def _bar(path: Path, raw: IO[bytes]) -> Iterator[Callable[[], None]]:
+    """Show how much of a long file is read, in MiB."""
     with progress_bar(f"read {path.name} (MiB)") as advance:
+        size = path.stat().st_size
         yield lambda: advance(raw.tell() >> 20, size >> 20)

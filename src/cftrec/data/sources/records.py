@@ -21,12 +21,17 @@ from cftrec.data.sources.sheet import files_in, listed
 from cftrec.errors import InputError
 
 Schema = Mapping[str, pl.DataType | type[pl.DataType]]
+_LOOKED_AT = 20  # lines among which a file of records shows its first
 _FEW = 16  # lines that are not worth halving
 _ENDING = re.compile(r"\.(json|jsonl|ndjson)(\.gz|\.zst)?$", re.IGNORECASE)
 # What stands in the names of files beside their subject: Video_Games in reviews_Video_Games_5.json.gz.
 _FRAME = {"meta", "reviews", "review", "5", "goodreads", "books", "interactions", "dedup"}
 _LITERAL_LINE = re.compile(rb"\s*\{\s*u?'")
-_TOKEN = re.compile(r"""u?'((?:[^'\\\n]|\\.)*)'|u?"((?:[^"\\\n]|\\.)*)"|\b(True|False|None|nan)\b""")
+_TOKEN = re.compile(
+    r"u?'([^'\\\n]*(?:\\.[^'\\\n]*)*)'"  # 'it\'s'
+    r'|u?"([^"\\\n]*(?:\\.[^"\\\n]*)*)"'
+    r"|\b(True|False|None|nan)\b"
+)
 _WORDS = {"True": "true", "False": "false", "None": "null", "nan": "null"}
 _NAN = re.compile(r"(?<=: )nan(?=[,}])")
 
@@ -84,7 +89,7 @@ def record_files(
 
 def first_record(path: Path) -> dict[str, Any]:
     """Return the first record among a file's first lines; empty where there is none."""
-    records = (_record(line) for line in first_lines(path))
+    records = (_record(line) for line in first_lines(path)[:_LOOKED_AT])
     return next((record for record in records if record), {})
 
 
@@ -158,6 +163,7 @@ def _json_token(token: re.Match[str]) -> str:
     if kind is None or kind == 3:
         return _WORDS.get(token[0], '""')
     inner = token[kind]
-    if "\\" in inner:
-        return json.dumps(ast.literal_eval(token[0]), ensure_ascii=False)
+    if "\\" in inner:  # the codec of Python's literals, for ASCII, and their reader for the rest
+        text = inner.encode().decode("unicode_escape") if inner.isascii() else ast.literal_eval(token[0])
+        return json.dumps(text)
     return '"' + inner.replace('"', '\\"') + '"'

@@ -16,6 +16,7 @@ from cftrec.errors import InputError
 from cftrec.ragged import Ragged
 
 PARTS = {"train": TRAIN, "valid": VALIDATION, "test": TEST}  # in the order of time
+_END = "\0"  # of an entry; no text holds it
 _NUMBERS = r"^\[(?:-?[0-9]+(?:\.[0-9]+)?(?:, ?)?)*\]$"
 
 
@@ -158,8 +159,18 @@ def lists(cells: pl.Series) -> pl.Series:
     split = split.list.filter(pl.element() != "")
     if plain.all():
         return split
-    literal = [None if easy else _list(cell) for cell, easy in zip(cells, plain, strict=True)]
-    return split.zip_with(plain, pl.Series(literal, dtype=pl.List(pl.String)))
+    literal = string_lists([None if easy else _list(cell) for cell, easy in zip(cells, plain, strict=True)])
+    return split.zip_with(plain, literal)
+
+
+def string_lists(values: Sequence[Sequence[str] | None]) -> pl.Series:
+    """Return lists of str as a column, several times faster than polars makes one of Python's lists."""
+    joined = [
+        "".join(f"{entry.replace(_END, '')}{_END}" for entry in value) if value is not None else None
+        for value in values
+    ]
+    parts = pl.Series("list", joined, dtype=pl.String).str.split(_END)
+    return parts.to_frame().select(pl.col("list").list.head(pl.col("list").list.len() - 1)).to_series()
 
 
 def _list(cell: str | None) -> list[str] | None:

@@ -137,6 +137,7 @@ def _items(sheets: list[Sheet], known: Lines | None) -> pl.DataFrame:
         told = told.join(known.frame.unique("item_id", keep="first"), on="item_id", how="full", coalesce=True)
         told = told.with_columns(pl.coalesce("sid_right", "sid").alias("sid"))
     whole = first.join(told.select("item_id", *_OTHERS.values()), on="item_id", how="left", maintain_order="left")
+    whole = whole.with_columns(pl.col("sid").str.replace_all("><", "> <", literal=True))  # as `item_tokens` reads them
     others = whole.select(name for name in _OTHERS.values() if whole[name].null_count() < whole.height)
     return item_frame(whole["item_id"], whole["title"], others)
 

@@ -77,7 +77,7 @@ class _Codes:
 
 def _blocks(path: Path, quotes: bool, size: int) -> Iterator[bytes]:
     """Yield blocks of whole rows: a row ends with a line, unless inside quotes."""
-    with opened(path) as (file, advance):
+    with opened(path, True) as (file, advance):
         while block := file.read(size):
             parts = [block, file.readline()]
             inside = quotes and sum(part.count(b'"') for part in parts) % 2 == 1
