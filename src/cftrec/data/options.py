@@ -1,7 +1,8 @@
 """The options of preparation, and the protocols: named sets of them that this field compares under."""
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from cftrec.data.sources import SourceOptions
@@ -127,6 +128,11 @@ class PrepareOptions(SourceOptions):
                     f"option {name}: {getattr(self, name)} leaves a part without events; give validation_share and "
                     "test_share above 0 and together below 1"
                 )
+
+
+def named_options(options: PrepareOptions) -> dict[str, Any]:
+    """Return every option; a file by its name, for where it lies on this machine means nothing elsewhere."""
+    return asdict(options) | {"items": None if options.items is None else Path(options.items).name}
 
 
 def _timestamp(name: str, text: str) -> float:

@@ -3,16 +3,16 @@
 read -> untitled -> same_title -> order -> repeats -> window -> core -> split
 """
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from cftrec.data.again import names_beside
 from cftrec.data.dataset import Dataset
 from cftrec.data.leakage import leakage
-from cftrec.data.options import PrepareOptions
+from cftrec.data.options import PrepareOptions, named_options
 from cftrec.data.sources import AUTO, read_source
 from cftrec.data.split import make_split
 from cftrec.data.steps import EQUAL, STEPS, Dropped
@@ -64,11 +64,6 @@ def prepare(source: str | Path, format: str = AUTO, options: PrepareOptions | No
     )
 
 
-def named_options(options: PrepareOptions) -> dict[str, Any]:
-    """Return every option; a file by its name, for where it lies on this machine means nothing elsewhere."""
-    return asdict(options) | {"items": None if options.items is None else Path(options.items).name}
-
-
 def _whole(times: Times | None) -> npt.NDArray[np.int64] | None:
     """Return timestamps without fractions; whole ones as they are, for a float holds them to 2^53 only."""
     if times is None:
@@ -79,7 +74,8 @@ def _whole(times: Times | None) -> npt.NDArray[np.int64] | None:
 def _read(source: str | Path, format: str, options: PrepareOptions) -> tuple[Tables, dict[str, Any]]:
     """Return the log as integers, the texts of its events let go, and its facts."""
     log = read_source(source, format, options)
-    return encode(log, options), log.facts
+    beside = names_beside(source, [file["name"] for file in log.facts["files"]])
+    return encode(log, options), log.facts | {"names_beside": beside}
 
 
 def _reading(facts: dict[str, Any], counts: dict[str, int]) -> _Step:

@@ -95,15 +95,23 @@ def read(source: str | Path, options: SourceOptions, limit: int | None = None) -
     return make_log(folder.resolve().name, "movielens", [ratings, movies], events, items, rows=rows, columns=columns)
 
 
-def _read_installed(limit: int | None) -> Log:
+def installed_folder() -> Path:
+    """Return where MovieLens-100K of the package recbole lies; the package is found, never imported.
+
+    Raises:
+        InputError: it is not installed.
+    """
     package = importlib.util.find_spec("recbole")
     if package is None or not package.submodule_search_locations:
         raise InputError(
             "source installed: MovieLens-100K comes with the package recbole, which is not installed; "
             "run `pip install --no-deps recbole==1.2.1` or name a MovieLens folder"
         )
-    folder = Path(package.submodule_search_locations[0], "dataset_example", "ml-100k")
-    log = read_folder(folder, "ml-100k", SourceOptions(), limit)
+    return Path(package.submodule_search_locations[0], "dataset_example", "ml-100k")
+
+
+def _read_installed(limit: int | None) -> Log:
+    log = read_folder(installed_folder(), "ml-100k", SourceOptions(), limit)
     return replace(log, facts=log.facts | {"format": "movielens", "package": "recbole"})
 
 
