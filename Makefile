@@ -36,6 +36,7 @@ bench: $(READY)
 	$(STEP)
 	$(BIN)/python benchmarks/forest_build.py --save
 	$(BIN)/python benchmarks/loss_memory.py --save
+	$(BIN)/python benchmarks/prepare.py --save
 	$(BIN)/python benchmarks/prepare_amazon.py --save
 	$(BIN)/python benchmarks/step_memory.py --save
 	$(BIN)/python benchmarks/step_memory.py --save --model smollm2 --bf16

@@ -147,13 +147,18 @@ def _mapped(path: Path) -> dict[str, npt.NDArray[Any]]:
         # The map outlives this function: arrays hold on to it.
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         return {name: _joined(table.column(name).chunks) for name in table.column_names}
-    except (OSError, ValueError, pa.ArrowException) as error:
+    except (OSError, ValueError, TypeError, pa.ArrowException) as error:
         raise InputError(f"{path}: not a readable Arrow file; make the dataset again with `cftrec prepare`") from error
 
 
 def _joined(chunks: list[Any]) -> npt.NDArray[Any]:
-    """Return a column's chunks as one array, a view where there is one."""
-    parts = [chunk.to_numpy(zero_copy_only=True) for chunk in chunks]
+    """Return a column's chunks as one array, a view where there is one.
+
+    Arrow's own conversion to numpy imports pandas where that is installed, which takes longer than opening.
+    """
+    if any(chunk.null_count for chunk in chunks):
+        raise ValueError("a number is missing")
+    parts = [np.frombuffer(chunk.buffers()[1], str(chunk.type))[chunk.offset :][: len(chunk)] for chunk in chunks]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
@@ -165,6 +170,10 @@ def _write(frame: pl.DataFrame, path: Path) -> None:
 
 def _write_arrays(arrays: dict[str, npt.NDArray[Any]], path: Path) -> None:
     """Write columns of plain numbers as an Arrow IPC file that can be mapped: one record batch, not compressed."""
-    batch = pa.record_batch(arrays)
+    columns = [
+        pa.Array.from_buffers(pa.from_numpy_dtype(array.dtype), len(array), [None, pa.py_buffer(array)])
+        for array in map(np.ascontiguousarray, arrays.values())
+    ]
+    batch = pa.record_batch(columns, names=list(arrays))
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
         writer.write_batch(batch)
