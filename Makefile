@@ -41,6 +41,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/forest_build.py --save
 	$(BIN)/python benchmarks/evaluate_ranks.py --save
 	$(BIN)/python benchmarks/loss_memory.py --save
+	$(BIN)/python benchmarks/prepare.py --save
 	$(BIN)/python benchmarks/prepare_amazon.py --save
 	$(BIN)/python benchmarks/step_memory.py --save
 	$(BIN)/python benchmarks/step_memory.py --save --model smollm2 --bf16

@@ -337,7 +337,7 @@ def test_repeats_are_recommended_to_an_evaluation_only(log, runs, tmp_path):
 
 
 def test_bad_commands(capsys):
-    assert "prepare, world, train" in fails(capsys, "bogus")
+    assert "prepare, world, data, train" in fails(capsys, "bogus")
     assert "--same-title" in fails(capsys, "prepare", "x", "--format", "table", "--out", "y", "--same", "merge")
     assert "distinguish" in fails(capsys, "prepare", "x", "--format", "table", "--out", "y", "--same-title", "no")
     assert "--out" in fails(capsys, "train", "x")
@@ -427,7 +427,7 @@ def test_help_and_exit_codes_of_the_process():
     command = [sys.executable, "-m", "cftrec.cli"]
     shown = subprocess.run([*command, "prepare", "--help"], capture_output=True, text=True, check=False)
     assert shown.returncode == 0
-    assert "--same-title {merge,distinguish}" in shown.stdout
+    assert "--same-title {merge,distinguish,keep}" in shown.stdout
     assert "default: merge" in shown.stdout
     failed = subprocess.run([*command, "recommend", "/", "--history", "x"], capture_output=True, text=True, check=False)
     assert failed.returncode == 2

@@ -20,7 +20,7 @@ from cftrec.errors import InputError
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-_HASHED_BYTES = 2**30  # a second's work; larger files are checked by size
+_HASHED_BYTES = 2**30  # a second's work; larger files are checked by size unless their reader wants otherwise
 _PACKAGES = ("cftrec", "torch", "transformers", "peft", "tokenizers", "polars", "numpy")
 
 
@@ -101,13 +101,14 @@ def _umask() -> int:
     return mask
 
 
-def read_manifest(path: Path, kind: str, *others: str) -> dict[str, Any]:
-    """Return the manifest of a folder after checking its kind, version, and files: by checksum, above 1 GiB by size.
+def read_manifest(path: Path, kind: str, *others: str, hashed_bytes: int | None = _HASHED_BYTES) -> dict[str, Any]:
+    """Return the manifest of a folder after checking its kind, version, and files: by checksum, large ones by size.
 
     Args:
         path: the folder.
         kind: what it should be.
         others: kinds that will do, too.
+        hashed_bytes: the largest file whose checksum is compared (default 1 GiB); None compares every one.
 
     Raises:
         InputError: not such a folder, made by a later version, or a file is missing or cut.
@@ -126,7 +127,7 @@ def read_manifest(path: Path, kind: str, *others: str) -> dict[str, Any]:
     for file, size, checksum in expected:
         if not file.is_file() or file.stat().st_size != size:
             raise InputError(f"{file}: missing or cut since it was written; make the {kind} again with `{maker}`")
-        if size <= _HASHED_BYTES and sha256(file) != checksum:
+        if (hashed_bytes is None or size <= hashed_bytes) and sha256(file) != checksum:
             raise InputError(f"{file}: changed since it was written; make the {kind} again with `{maker}`")
     return manifest
 

@@ -19,6 +19,7 @@ from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 from cftrec.data import PrepareOptions
 from cftrec.data.world import WorldOptions
 from cftrec.errors import InputError
+from cftrec.look.view import View
 
 if TYPE_CHECKING:  # slow to import
     from cftrec.evaluation import Evaluation
@@ -31,7 +32,7 @@ class Prepare:
     source: Positional[str]
     """the log: a folder or file (docs/data.md), or `installed` (ML-100K of the recbole wheel)"""
     out: Path | None = None
-    """DATASET folder to make; must be free; needed unless with --describe"""
+    """DATASET folder to make; must be free, or made of the same input with the same options, where nothing is left to do; needed unless with --describe"""  # noqa: E501
     format: str = "auto"
     """recbole, movielens, amazon, steam, lastfm, goodreads, yelp, splits (CSVs of D3, CFT, IGD and MiniOneRec), alpaca, table, or auto, which looks at the source"""  # noqa: E501
     describe: bool = False
@@ -40,8 +41,7 @@ class Prepare:
 
     def run(self) -> None:
         """Prepare, save, and say what came out; or describe."""
-        from cftrec.artefacts import refuse_if_taken
-        from cftrec.data import SPLITS, prepare
+        from cftrec.data import SPLITS, already_prepared, prepare
         from cftrec.data.sources.describe import describe
 
         if self.describe:
@@ -49,7 +49,9 @@ class Prepare:
             return
         if self.out is None:
             raise InputError("--out is missing: name the DATASET folder to make, or give --describe to look first")
-        refuse_if_taken(self.out)
+        if already_prepared(self.out, self.source, self.format, self.options):
+            print(f"already prepared from the same input with the same options; nothing to do\n{self.out}")
+            return
         dataset = prepare(self.source, self.format, self.options)
         dataset.save(self.out)
         targets = ", ".join(f"{len(dataset.targets(split)):,} {split}" for split in SPLITS)
@@ -76,6 +78,42 @@ class World:
         print(f"best possible on the test split: NDCG@10 {truth['optimum']['test']['NDCG@10']:.4f}, ", end="")
         print(f"HR@10 {truth['optimum']['test']['HR@10']:.4f}; true effect {truth['mean_effect']['test']:.4f} nats")
         print(self.out)
+
+
+@dataclass
+class Data:
+    """Look at a Dataset: sizes, histories, popularity, cuts, leakage, and samples exactly as a model will see them."""
+
+    data: Annotated[Positional[Path], arg(metavar="DATASET")]
+    """DATASET folder of `cftrec prepare`; the checksum of every file is compared"""
+    view: Annotated[View, arg(name="")] = field(default_factory=View)
+    split: str = "train"
+    """split whose samples are shown: train, validation or test"""
+    samples: int = 10
+    """samples to show, drawn at random"""
+    seed: int = 0
+    """seed of the draw"""
+    html: Path | None = None
+    """file to write as one self-contained page with plots; must not exist"""
+
+    def run(self) -> None:
+        """Print the summary and the samples; write the page."""
+        from cftrec.data import Dataset
+        from cftrec.data.summary import summarise
+        from cftrec.look.lines import lines
+        from cftrec.look.page import render_page
+        from cftrec.look.samples import draw_samples
+
+        if self.html is not None and self.html.exists():
+            raise InputError(f"{self.html}: is there already; name another file or remove it first")
+        dataset = Dataset.load(self.data, verify=True)
+        summary = summarise(dataset)
+        samples = draw_samples(dataset, self.view, split=self.split, count=self.samples, seed=self.seed)
+        for line in lines(summary, samples):
+            print(line)
+        if self.html is not None:
+            self.html.write_text(render_page(dataset, summary, samples), encoding="utf-8")
+            print(self.html)
 
 
 @dataclass
@@ -380,6 +418,7 @@ _ABOUT = "Recommend with a language model: from an interaction log to a trained,
 _COMMANDS: dict[str, Callable[..., Any]] = {
     "prepare": Prepare,
     "world": World,
+    "data": Data,
     "train": Train,
     "sweep": Sweep,
     "evaluate": Evaluate,
@@ -421,9 +460,7 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _parse(
-    arguments: list[str],
-) -> Prepare | World | Train | Sweep | Evaluate | Baseline | Compare | Recommend | Export | Demo:
+def _parse(arguments: list[str]) -> Any:
     """Parse with tyro; its boxed errors become one line."""
     messages = io.StringIO()
     wanted = {"-h", "--help"} & set(arguments)
