@@ -348,7 +348,7 @@ def test_help_and_exit_codes_of_the_process():
     command = [sys.executable, "-m", "cftrec.cli"]
     shown = subprocess.run([*command, "prepare", "--help"], capture_output=True, text=True, check=False)
     assert shown.returncode == 0
-    assert "--same-title {merge,distinguish}" in shown.stdout
+    assert "--same-title {merge,distinguish,keep}" in shown.stdout
     assert "default: merge" in shown.stdout
     failed = subprocess.run([*command, "recommend", "/", "--history", "x"], capture_output=True, text=True, check=False)
     assert failed.returncode == 2

@@ -238,12 +238,12 @@ class Demo:
 _ABOUT = "Recommend with a language model: from an interaction log to a trained, evaluated recommender."
 _COMMANDS: dict[str, Callable[..., Any]] = {
     "prepare": Prepare,
-    "data": Data,
     "train": Train,
     "evaluate": Evaluate,
     "compare": Compare,
     "recommend": Recommend,
     "export": Export,
+    "data": Data,
     "demo": Demo,
 }
 
