@@ -426,6 +426,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "compare": Compare,
     "recommend": Recommend,
     "export": Export,
+    "data": Data,
     "demo": Demo,
 }
 
