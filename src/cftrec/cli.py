@@ -228,6 +228,8 @@ class Evaluate:
     prior: str = "counts"
     """what the history's effect is measured against: counts (training frequencies, smoothed), trained (the model's own
     answer to the prompt without history, where prior_weight trained it), or counterfactual (the same of any RUN)"""
+    keep_history: bool = False
+    """also rank what is in the history, for logs and worlds in which users take items again"""
     sample: int | None = None
     """rank so many random targets of the split only; left out, all"""
     seed: int = 0
@@ -257,7 +259,7 @@ class Evaluate:
             self._rank_catalogue(recommender, dataset)
         else:
             self._rank_candidates(recommender, dataset, self.candidates)
-        print(self.run_folder if self.split == "test" else self.run_folder / self.split)
+            print(self.run_folder if self.split == "test" else self.run_folder / self.split)
 
     def _rank_catalogue(self, recommender: Any, dataset: Any) -> None:
         from cftrec.evaluation import evaluate
@@ -272,6 +274,7 @@ class Evaluate:
                 self.run_folder,
                 advance,
                 prior=self.prior,
+                keep_history=self.keep_history,
                 sample=self.sample,
                 seed=self.seed,
             )
@@ -426,7 +429,6 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "compare": Compare,
     "recommend": Recommend,
     "export": Export,
-    "data": Data,
     "demo": Demo,
 }
 

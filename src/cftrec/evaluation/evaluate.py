@@ -94,6 +94,7 @@ def evaluate(
     batch_size: int = _BATCH,
     prior: str = "counts",
     effect_targets: int = 2_000,
+    keep_history: bool = False,
     sample: int | None = None,
     seed: int = 0,
 ) -> Evaluation:
@@ -114,6 +115,8 @@ def evaluate(
         batch_size: histories searched at once.
         prior: what the history's effect is measured against, "counts", "trained" or "counterfactual".
         effect_targets: targets whose effect is measured, evenly spaced.
+        keep_history: also rank the items of the history, for logs in which users take items again; by default they are
+            left out, but for the target itself. Only a `Recommender` can.
         sample: rank so many random targets of the split only; None: all.
         seed: of the sample.
 
@@ -137,10 +140,12 @@ def evaluate(
     effects = (
         effects_of(recommender, measured, prior, advance) if isinstance(recommender, Scorer) else no_effects(prior)
     )
-    answers = _ask(recommender, cases, k, batch_size, lambda done: advance(len(measured) + done))
+    answers = _ask(recommender, cases, k, batch_size, lambda done: advance(len(measured) + done), keep_history)
     items, exact = np.concatenate(answers.items), np.concatenate(answers.exact)
     rank = _ranks(items, cases.targets)
-    popular = rank_by_popularity(recommender.counts, cases.histories, cases.targets, k)
+    popular = rank_by_popularity(
+        recommender.counts, [[]] * len(cases) if keep_history else cases.histories, cases.targets, k
+    )
     names = np.array(recommender.catalogue.item_ids, dtype=object)
     facts = _facts(recommender, dataset, split, cases) | {
         "k": k,
@@ -148,6 +153,8 @@ def evaluate(
         "exact_share": float(exact.mean()),
         "effect_targets": len(measured),
     }
+    if keep_history:
+        facts |= {"keep_history": True}
     if sample is not None:
         facts |= {"sample": sample, "seed": seed}
     ranks = _ranks_frame(cases, rank, items, np.concatenate(answers.scores), exact, names)
@@ -194,14 +201,20 @@ def rank_targets(
 
 
 def _ask(
-    recommender: Ranker, cases: Cases, k: int, batch_size: int, advance: Callable[[int], None] | None = None
+    recommender: Ranker,
+    cases: Cases,
+    k: int,
+    batch_size: int,
+    advance: Callable[[int], None] | None = None,
+    keep_history: bool = False,
 ) -> _Answers:
     """Search all histories, batch by batch."""
     answers = _Answers()
     for start in range(0, len(cases), batch_size):
         stop = min(len(cases), start + batch_size)
         histories: list[Items] = list(cases.histories[start:stop])
-        found = recommender.search(histories, k, keep=cases.targets[start:stop].tolist())
+        kept: dict[str, Any] = {"keep": cases.targets[start:stop].tolist()}
+        found = recommender.search(histories, k, **({"keep_history": True} if keep_history else kept))
         answers.items.append(found.items)
         answers.scores.append(found.scores)
         answers.exact.append(found.exact)

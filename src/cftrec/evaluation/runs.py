@@ -136,6 +136,11 @@ def notes(runs: Sequence[EvaluatedRun]) -> list[str]:
 
 
 def _check_same_targets(first: EvaluatedRun, run: EvaluatedRun) -> None:
+    if run.evaluation.get("keep_history", False) != first.evaluation.get("keep_history", False):
+        raise InputError(
+            f"{run.path}: one of it and {first.path} was evaluated with --keep-history and the other without; "
+            "run `cftrec evaluate` on both alike"
+        )
     mine, other = run.ranks.select(_KEY), first.ranks.select(_KEY)
     if mine.equals(other):
         return
