@@ -100,6 +100,24 @@ def test_dataset_accounts_for_every_event(dataset):
     assert len(data.targets("test")) == len(data.targets("validation")) == 25
 
 
+def test_samples_as_alpaca_json_and_back(dataset, tmp_path, capsys):
+    main(["data", str(dataset), "--prompt", "alpaca", "--window", "10", "--alpaca", str(tmp_path / "json")])
+    assert f"{tmp_path / 'json'}: " in capsys.readouterr().out
+    main(["prepare", str(tmp_path / "json"), "--out", str(tmp_path / "back")])
+    before, after = Dataset.load(dataset), Dataset.load(tmp_path / "back")
+    for split in ("train", "validation", "test"):
+        assert len(before.targets(split)) == len(after.targets(split))
+    assert "needs the sections" in fails_after_output(capsys, dataset, tmp_path)
+
+
+def fails_after_output(capsys, dataset, tmp_path) -> str:
+    """Return what is said of a prompt that has no such sections."""
+    with pytest.raises(SystemExit) as stop:
+        main(["data", str(dataset), "--alpaca", str(tmp_path / "other")])
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
 def test_run_is_self_contained(runs, dataset, tmp_path):
     """A copy of a RUN recommends where nothing else of the flow is left."""
     moved = tmp_path / "elsewhere"

@@ -95,6 +95,8 @@ class Data:
     """seed of the draw"""
     html: Path | None = None
     """file to write as one self-contained page with plots; must not exist"""
+    alpaca: Path | None = None
+    """folder to make: all samples as the authors' Alpaca JSON, with --prompt alpaca or d3, --window and --category"""
 
     def run(self) -> None:
         """Print the summary and the samples; write the page."""
@@ -114,6 +116,12 @@ class Data:
         if self.html is not None:
             self.html.write_text(render_page(dataset, summary, samples), encoding="utf-8")
             print(self.html)
+        if self.alpaca is not None:
+            from cftrec.text import write_alpaca
+
+            view = self.view
+            written = write_alpaca(dataset, view.prompt, self.alpaca, category=view.category, window=view.window)
+            print(f"{self.alpaca}: " + ", ".join(f"{count:,} {split}" for split, count in written.items()) + " records")
 
 
 @dataclass
