@@ -206,7 +206,9 @@ class Catalogue:
             InputError: the RUN holds no such column.
         """
         if column not in self.columns.columns:
-            known = ", ".join(self.columns.columns) or "none (a RUN holds them since it was trained by this version)"
+            known = (
+                ", ".join(self.columns.columns) or "none: the item table had none, or the RUN is older; train it again"
+            )
             raise InputError(f"the catalogue has no column {column!r}; there are {known}")
         values = self.columns[column].replace("", None)
         return values.rank("dense").cast(pl.Int64).fill_null(-1).to_numpy()
