@@ -170,14 +170,15 @@ class _Search:
         self.allowed = Allowed.of(self.trie, count, excluded, allowed)
         self.users = np.arange(count)
         self.in_tree = self.users  # whose keys and values the tree still holds, ascending
-        self.found = _Found(*_empty(3), np.empty(0, dtype=bool))
+        ints = np.empty(0, dtype=np.int64)
+        self.found = _Found(ints, ints, np.empty(0), np.empty(0, dtype=bool))
         self.expanded = np.zeros(count, dtype=np.int64)
         self.bound = np.full(count, -np.inf)  # of what was left aside
         self.tree = open_tree(model, prompts, batching)
         self.expansions = count  # the tree's prompts and chains so far
         zeros = np.zeros(count, dtype=np.int64)
         root = _Open(self.users, zeros, np.zeros(count), self.users)
-        self.open = _Open(*_empty(4))
+        self.open = self.nothing = _Open(ints, ints, np.empty(0), ints)
         self._choose(self.tree.root, root, self.users)
 
     def run(self) -> SearchResult:
@@ -221,7 +222,7 @@ class _Search:
         chosen, self.open = self.open[order], self.open[rest]
         if self.beam:
             self._leave(self.open)
-            self.open = _Open(*_empty(4))
+            self.open = self.nothing
         np.add.at(self.expanded, chosen.row, 1)
         return chosen
 
@@ -272,7 +273,7 @@ class _Search:
         index, child, log_p = child_log_probs(hidden, at.node, self.trie, self.head, self.forced_free)
         new = _Open(at.row[index], child, at.score[index] + log_p, expansion[index])
         new = new[self.allowed.under(new.row, child)]
-        stop = self.trie.chain_end[new.node] if self.forced_free else new.node
+        stop = self.trie.chain_end[new.node].astype(np.int64) if self.forced_free else new.node
         self._find(new.row, new.node, stop + 1, new.score)
         self.open = _joined(self.open, new[self.trie.child_counts[stop] > 0])
 
@@ -300,8 +301,3 @@ def _joined(a: _Open, b: _Open) -> _Open:
         a,
         **{name: np.concatenate([getattr(a, name), getattr(b, name)]) for name in ("row", "node", "score", "parent")},
     )
-
-
-def _empty(count: int) -> list[Any]:
-    """Return `count` empty arrays; the one of scores is float."""
-    return [np.empty(0, dtype=np.float64 if place == 2 else np.int64) for place in range(count)]
