@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -296,6 +297,32 @@ def test_recommend_prints_titles_and_scores(runs, capsys):
     assert not {"Star Wars (1977)", "A, B & C"} & {line[2] for line in lines}
     main(["recommend", str(runs[0]), "--history", "Up", "-k", "20", "--keep-history"])
     assert len(capsys.readouterr().out.splitlines()) == 10
+
+
+def test_recommend_keeps_to_rules(runs, log, tmp_path, capsys):
+    def items(*more: str) -> list[str]:
+        main(["recommend", str(runs[0]), "--history", "Up", "-k", "20", *more])
+        return [line.split("\t")[2] for line in capsys.readouterr().out.splitlines()]
+
+    (tmp_path / "three").write_text("M\n\ni2\nUp\n", encoding="utf-8")
+    (tmp_path / "one").write_text("\ufeffM\n", encoding="utf-8")
+    three, one = str(tmp_path / "three"), str(tmp_path / "one")
+    assert sorted(items("--allow", three)) == ["Amélie 🎬", "M"]
+    assert items("--allow", three, "--deny", one) == ["Amélie 🎬"]
+    assert len(items("--beam", "2")) > 0
+
+
+def test_items_are_added(runs, log, tmp_path, capsys):
+    shutil.copytree(runs[0], tmp_path / "run")
+    (tmp_path / "new.csv").write_text("item_id,title\nn0,Alien³\nn1,\u05e9\u05dc\u05d5\u05dd 🎬\n", encoding="utf-8")
+    main(["add", str(tmp_path / "run"), "--items", str(tmp_path / "new.csv")])
+    assert "items added: 2; in the catalogue now: 12" in capsys.readouterr().out
+    main(["recommend", str(tmp_path / "run"), "--history", "Up", "-k", "20"])
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert {line[3] for line in lines if line[-1] == "untrained"} >= {"n0", "n1"}
+    with pytest.raises(SystemExit, match="2"):
+        main(["add", str(tmp_path / "run"), "--items", str(tmp_path / "new.csv")])
+    assert "item_id 'n0', 'n1': in the catalogue already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("prompt", ["alpaca", "d3", "template"])

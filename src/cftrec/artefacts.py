@@ -62,23 +62,78 @@ def new_folder(path: Path, kind: str, manifest: dict[str, Any]) -> Iterator[Path
         raise InputError(f"{path}: cannot be created ({error.strerror}); choose a folder you may write") from error
     try:
         yield staging
-        files = sorted(file for file in staging.rglob("*") if file.is_file())
-        checksums = {
-            str(file.relative_to(staging)): {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in files
-        }
         head = {"kind": kind, "format_version": FORMAT_VERSION}
-        write_json(staging / MANIFEST, head | manifest | {"packages": package_versions(), "files": checksums})
+        write_json(staging / MANIFEST, head | manifest | {"packages": package_versions(), "files": _checksums(staging)})
         _publish(staging, path)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
 
 
-def _publish(staging: Path, path: Path) -> None:
-    """Put a finished folder under its name, readable as the process's other files are (mkdtemp's are private)."""
+def part_of(path: Path, manifest: Mapping[str, Any], part: str) -> Path:
+    """Return where a part of a folder stands: in the folder itself until it was replaced."""
+    return path / manifest.get("parts", {}).get(part, ".")
+
+
+@contextmanager
+def replaced_part(path: Path, manifest: Mapping[str, Any], part: str) -> Iterator[Path]:
+    """Write a part of a folder anew, whole or not at all: yields an empty staging folder that becomes the part.
+
+    The new part stands beside the old one, and the manifest, replaced in one step at the end, names it; whoever has
+    the old one open goes on reading that. Each replacement takes the next number, so of two at once one is refused.
+
+    Args:
+        path: the folder.
+        manifest: the folder's, as read before the part that is replaced.
+        part: the part's name.
+
+    Raises:
+        InputError: the part was replaced meanwhile, or the folder cannot be written.
+    """
+    old = manifest.get("parts", {}).get(part)
+    name = f"{part}-{2 if old is None else int(old.rpartition('-')[2]) + 1}"
+    try:
+        staging = Path(tempfile.mkdtemp(prefix=f".{part}.", suffix=".partial", dir=path))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    try:
+        yield staging
+        _make_readable(staging)
+        files = {file: facts for file, facts in manifest["files"].items() if not file.startswith(f"{old}/")}
+        files |= {f"{name}/{file}": facts for file, facts in _checksums(staging).items()}
+        try:
+            staging.rename(path / name)  # fails where there is a folder with something in it
+        except OSError as error:
+            raise InputError(
+                f"{path / name}: is there already: another command has changed {path} meanwhile, so run this one "
+                "again; or one was killed at its very end, then remove that folder first"
+            ) from error
+        staging = path / name
+        parts = manifest.get("parts", {}) | {part: name}
+        write_json(path / MANIFEST, {**manifest, "parts": parts, "files": files})
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    if old is not None:
+        shutil.rmtree(path / old, ignore_errors=True)
+
+
+def _checksums(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return size and SHA-256 of every file in a folder."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in files}
+
+
+def _make_readable(folder: Path) -> None:
+    """Give a folder of mkdtemp, whose are private, the permissions of the process's other files."""
     mask = _umask()
-    for item in (staging, *staging.rglob("*")):
+    for item in (folder, *folder.rglob("*")):
         item.chmod((0o777 if item.is_dir() else 0o666) & ~mask)
+
+
+def _publish(staging: Path, path: Path) -> None:
+    """Put a finished folder under its name."""
+    _make_readable(staging)
     if not path.exists():
         staging.rename(path)
         return

@@ -377,20 +377,72 @@ class Recommend:
     """items wanted"""
     keep_history: bool = False
     """also recommend what is in the history"""
+    allow: Path | None = None
+    """text file of the only items to recommend, an id or a title a line"""
+    deny: Path | None = None
+    """text file of items not to recommend, an id or a title a line"""
+    cap: Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(metavar="COLUMN=N ...")] = ()
+    """at most N items of one value of a column of the item table, such as genre=2"""
     budget: int = 2000
     """most beginnings of titles looked into before the search ends without being exact"""
+    budget_ms: float | None = None
+    """most milliseconds before the search ends so, loading the RUN not counted; left out, no bound"""
+    beam: int | None = None
+    """keep so many beginnings a level, as beam search does; left out, the exact search"""
 
     def run(self) -> None:
-        """Print rank, score, title and item id, separated by tabs."""
+        """Print rank, score, title and item id, separated by tabs, and `untrained` where no training chose so."""
         from cftrec.recommender import Recommender
 
+        cap = dict(_cap(text) for group in self.cap for text in group)
+        allow, deny = (None if file is None else _lines(file) for file in (self.allow, self.deny))
         recommender = Recommender.from_pretrained(self.run_folder)
         titles = [title for group in self.history for title in group]
-        (answer,) = recommender.recommend([titles], self.k, keep_history=self.keep_history, budget=self.budget)
+        (answer,) = recommender.recommend(
+            [titles],
+            self.k,
+            keep_history=self.keep_history,
+            allow=allow,
+            deny=deny or (),
+            cap=cap,
+            budget=self.budget,
+            budget_ms=self.budget_ms,
+            beam=self.beam,
+        )
         for rank, item in enumerate(answer, 1):
-            print(f"{rank}\t{item.score:.4f}\t{item.title}\t{item.item_id}")
-        if not all(item.exact for item in answer):
-            print("cftrec: not exact, the budget is spent; raise --budget", file=sys.stderr)
+            mark = "\tuntrained" if item.untrained else ""
+            print(f"{rank}\t{item.score:.4f}\t{item.title}\t{item.item_id}{mark}")
+        if not answer:
+            print("cftrec: no title was found: none may be recommended, or the search ended too early", file=sys.stderr)
+        elif not answer[0].exact:
+            hint = "raise --budget or --budget-ms" if self.beam is None else "raise --beam, or leave it out"
+            bound = f"a title not looked into could have log p {answer[0].bound:.4f}"
+            print(f"cftrec: not exact, the search ended early: {bound}; {hint}", file=sys.stderr)
+
+
+@dataclass
+class Add:
+    """Add new items to a RUN without training; recommendations mark what training never had to choose."""
+
+    run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
+    """RUN folder of `cftrec train`"""
+    items: Path
+    """table (CSV, Parquet, JSON lines) with columns item_id, title and the item table's others"""
+
+    def run(self) -> None:
+        """Add the items, or none, and say what is in the catalogue now."""
+        from cftrec.data.sources.sheet import read_table
+        from cftrec.training.add import add_items
+        from cftrec.training.run import quiet_transformers
+
+        quiet_transformers()
+        items = read_table(self.items).frame
+        catalogue = add_items(self.run_folder, items)
+        older = int((catalogue.untrained & catalogue.trained).sum())
+        print(f"items added: {items.height:,}; in the catalogue now: {len(catalogue):,}")
+        if older:
+            print(f"older items that a new choice, which did not exist in training, now tells from new ones: {older:,}")
+        print(self.run_folder)
 
 
 @dataclass
@@ -436,6 +488,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "baseline": Baseline,
     "compare": Compare,
     "recommend": Recommend,
+    "add": Add,
     "export": Export,
     "demo": Demo,
 }
@@ -568,11 +621,31 @@ def _interval(bounds: list[float] | None) -> str:
     return "" if bounds is None else f"   {bounds[0]:.4f} to {bounds[1]:.4f}"
 
 
-def _key_value(text: str) -> tuple[str, str]:
+def _key_value(text: str, option: str = "--set", example: str = "effect_weight=0.2") -> tuple[str, str]:
     key, separator, value = text.partition("=")
     if not separator or not key:
-        raise InputError(f"--set {text}: write key=value, such as effect_weight=0.2")
+        raise InputError(f"{option} {text}: write key=value, such as {example}")
     return key.strip(), value.strip()
+
+
+def _cap(text: str) -> tuple[str, int]:
+    column, most = _key_value(text, "--cap", "genre=2")
+    if not most.isdecimal():
+        raise InputError(f"--cap {text}: {most!r} is no whole number; write for example genre=2")
+    return column, int(most)
+
+
+def _lines(file: Path) -> list[str]:
+    """Return the lines of a text file that are not blank.
+
+    Raises:
+        InputError: it is no UTF-8 text.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: no UTF-8 text; write an item id or a title a line") from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 if __name__ == "__main__":

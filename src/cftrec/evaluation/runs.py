@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from cftrec.artefacts import read_json, read_manifest
+from cftrec.artefacts import part_of, read_json, read_manifest
 from cftrec.errors import InputError
 from cftrec.evaluation.effects import Schema
 from cftrec.evaluation.evaluate import POPULAR_SCHEMA, RANKS_SCHEMA
@@ -72,7 +72,7 @@ def read_run(path: Path) -> EvaluatedRun:
     if ranks.is_empty():
         raise InputError(f"{path}: its evaluation holds no target; {_again(path)}")
     order = ranks.select(pl.arg_sort_by(_KEY, maintain_order=True)).to_series()
-    catalogue = _read_catalogue(path / "catalogue.arrow")
+    catalogue = _read_catalogue(part_of(path, manifest, "catalogue") / "catalogue.arrow")
     return EvaluatedRun(
         path=path,
         name=str(manifest.get("name", path.name)),
