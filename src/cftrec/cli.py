@@ -261,30 +261,94 @@ class Compare:
 
 @dataclass
 class Recommend:
-    """Print the most likely next titles after a history, each with log p(title | history)."""
+    """Print the most likely next titles after a history with their scores, or write those of many users to a file."""
 
     run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
     """RUN folder of `cftrec train`"""
-    history: Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(metavar="TITLE ...")]
+    history: Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(metavar="TITLE ...")] = ()
     """titles of the catalogue, oldest first"""
+    users: Annotated[Path | None, arg(metavar="FILE")] = None
+    """instead of a history: a table (Parquet, CSV, JSON lines) with columns user and history (lists of item ids or
+    titles), or user and item (an event a row, in order), or a DATASET folder"""
+    out: Annotated[Path | None, arg(metavar="FILE.parquet")] = None
+    """with --users: the file to write, a row a user; must be free; an interrupted command goes on when given again"""
     k: Annotated[int, arg(aliases=["-k"])] = 10
     """items wanted"""
     keep_history: bool = False
     """also recommend what is in the history"""
     budget: int = 2000
     """most beginnings of titles looked into before the search ends without being exact"""
+    gamma: float = 0.0
+    """above 0: order the likeliest --top titles by log p + gamma x effect, effect = log p - log prior (nats)"""
+    prior: str = "counts"
+    """of the effect: counts (training frequencies, smoothed), trained or counterfactual (as for `cftrec evaluate`)"""
+    top: int = 200
+    """likeliest titles that --gamma orders anew"""
+    ungrounded: bool = False
+    """let the model write titles freely and take the nearest ones of the catalogue (BIGRec); scores are -L2 distances"""
+    beams: int = 4
+    """titles that the model writes with --ungrounded"""
 
     def run(self) -> None:
-        """Print rank, score, title and item id, separated by tabs."""
+        """Print rank, score, title and item id, with --gamma also log p and effect, separated by tabs."""
         from cftrec.recommender import Recommender
 
+        if (self.users is None) == (not self.history):
+            raise InputError("recommend needs either --history TITLE ... or --users FILE --out FILE.parquet")
+        if (self.users is None) != (self.out is None):
+            raise InputError("--users FILE and --out FILE.parquet go together; give both or neither")
+        if self.ungrounded and (self.gamma or self.users):
+            raise InputError("--ungrounded goes with --history alone, without --gamma and --users; leave one out")
         recommender = Recommender.from_pretrained(self.run_folder)
         titles = [title for group in self.history for title in group]
-        (answer,) = recommender.recommend([titles], self.k, keep_history=self.keep_history, budget=self.budget)
+        if self.users is not None and self.out is not None:
+            self._write(recommender, self.users, self.out)
+        elif self.ungrounded:
+            self._ground(recommender, titles)
+        else:
+            self._print(recommender, titles)
+
+    def _print(self, recommender: Any, titles: list[str]) -> None:
+        (answer,) = recommender.recommend(
+            [titles],
+            self.k,
+            keep_history=self.keep_history,
+            budget=self.budget,
+            gamma=self.gamma,
+            prior=self.prior,
+            top=self.top,
+        )
         for rank, item in enumerate(answer, 1):
-            print(f"{rank}\t{item.score:.4f}\t{item.title}\t{item.item_id}")
+            parts = f"\t{item.log_p:.4f}\t{item.effect:.4f}" if self.gamma else ""
+            print(f"{rank}\t{item.score:.4f}\t{item.title}\t{item.item_id}{parts}")
         if not all(item.exact for item in answer):
             print("cftrec: not exact, the budget is spent; raise --budget", file=sys.stderr)
+
+    def _ground(self, recommender: Any, titles: list[str]) -> None:
+        catalogue = recommender.catalogue
+        history, k = catalogue.index_of(titles), min(self.k, len(catalogue))
+        found = recommender.ungrounded([history], k, keep_history=self.keep_history, beams=self.beams)
+        for rank, (item, score) in enumerate(zip(found.items[0], found.scores[0], strict=True), 1):
+            if item >= 0:
+                print(f"{rank}\t{score:.4f}\t{catalogue.titles[item]}\t{catalogue.item_ids[item]}")
+        invented = int(found.invented.sum())
+        print(f"cftrec: {invented} of {self.beams} titles written are none of the catalogue", file=sys.stderr)
+
+    def _write(self, recommender: Any, users: Path, out: Path) -> None:
+        from cftrec.batch import recommend_users
+        from cftrec.terminal import progress_bar
+
+        options: dict[str, Any] = {"keep_history": self.keep_history, "budget": self.budget}
+        if self.gamma:
+            options |= {"gamma": self.gamma, "prior": self.prior, "top": self.top}
+        with progress_bar(f"recommend {recommender.run_name}") as advance:
+            counts = recommend_users(recommender, users, out, self.k, progress=advance, **options)
+        if counts["unknown"]:
+            print(f"cftrec: the RUN does not know {counts['unknown']:,} entries of the histories", file=sys.stderr)
+        if counts["inexact"]:
+            print(f"cftrec: {counts['inexact']:,} lists are not exact; raise --budget", file=sys.stderr)
+        before = f", {counts['resumed']:,} of them before the interruption" if counts["resumed"] else ""
+        print(f"{counts['users']:,} users{before}\n{out}")
 
 
 @dataclass

@@ -1,9 +1,10 @@
 """What a user holds: a trained RUN that recommends and scores."""
 
+import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -11,11 +12,14 @@ import yaml
 from numpy.typing import ArrayLike, NDArray
 from transformers import AutoModelForCausalLM
 
-from cftrec.artefacts import read_json, read_manifest
+from cftrec.artefacts import read_json, read_manifest, stored_arrays
 from cftrec.decoding import SearchResult, search, sequence_log_probs
+from cftrec.decoding.guided import TOP, GuidedResult, guided
+from cftrec.decoding.helper import mixed_with
 from cftrec.decoding.paths import item_log_probs
 from cftrec.decoding.priors import PRIORS, SMOOTHING, Prior, counts_prior, model_prior
 from cftrec.decoding.search import BUDGET
+from cftrec.decoding.ungrounded import BEAMS, UngroundedResult, title_embeddings, ungrounded
 from cftrec.errors import InputError
 from cftrec.ragged import Ragged
 from cftrec.text import Catalogue, Prompt
@@ -23,7 +27,9 @@ from cftrec.training import CFTTrainer
 from cftrec.training.run import CONFIG, MODEL, PROMPT, quiet_transformers
 
 Items = NDArray[np.integer[Any]]
+_Result = TypeVar("_Result", SearchResult, UngroundedResult)
 _BATCH = 32  # users searched at once
+_PRIOR, _EMBEDDINGS = "prior.safetensors", "title_embeddings.safetensors"  # in the RUN, once they were asked for
 
 
 @dataclass(frozen=True)
@@ -33,14 +39,19 @@ class Recommendation:
     Attributes:
         item_id: the source's id.
         title: its title.
-        score: log p(title | history).
+        score: what it is ranked by: log_p, or log_p + gamma x effect.
         exact: whether the search proved that the list it stands in is the best one; False once the budget is spent.
+            With a gamma: that what was ordered anew are the likeliest items.
+        log_p: log p(title | history) under the RUN's softmax (nats).
+        effect: log p(title | history) - log prior(title), under the catalogue softmax (nats); None without a gamma.
     """
 
     item_id: str
     title: str
     score: float
     exact: bool
+    log_p: float
+    effect: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +67,9 @@ class Recommender:
         run_name: the RUN's name.
         batching: how the model runs titles together, "forest" or "padded" (each by itself), as in training.
         prior_weight: how much training made the model's answer without history a prior; 0: not at all.
+        folder: the RUN, in which the model's prior and the titles' embeddings are stored once they were asked for;
+            None: they are computed each time, as of a model that is still in training.
+        model_key: stands for the model's weights in `folder`.
     """
 
     model: Any
@@ -66,6 +80,8 @@ class Recommender:
     run_name: str
     batching: str = "forest"
     prior_weight: float = 0.0
+    folder: Path | None = None
+    model_key: str = ""
 
     @classmethod
     def from_pretrained(cls, run: str | Path) -> Self:
@@ -90,6 +106,8 @@ class Recommender:
             run_name=manifest["name"],
             batching=config.get("batching", "forest"),
             prior_weight=config.get("prior_weight", 0.0),
+            folder=folder,
+            model_key=_model_key(manifest),
         )
 
     @classmethod
@@ -118,6 +136,9 @@ class Recommender:
         *,
         keep_history: bool = False,
         budget: int = BUDGET,
+        gamma: float = 0.0,
+        prior: str = "counts",
+        top: int = TOP,
     ) -> list[list[Recommendation]]:
         """Return each user's k most likely next items, best first.
 
@@ -126,19 +147,40 @@ class Recommender:
             k: items wanted; fewer come back only where the catalogue holds no more.
             keep_history: also recommend what is in the history.
             budget: most beginnings of titles expanded for a user; `exact` tells whether that sufficed.
+            gamma: above 0, the `top` likeliest items are ordered by log p + gamma x (log p - log prior).
+            prior: "counts", "trained" or "counterfactual" (`prior`); read where gamma is above 0.
+            top: likeliest items that a gamma orders anew; at least k are.
 
         Raises:
-            InputError: a title is not in the catalogue (the message offers the nearest three), or k < 1.
+            InputError: a title is not in the catalogue (the message offers the nearest three), k or top below 1, a
+                gamma below 0, or a prior that the RUN does not have.
         """
         indices = [self.catalogue.index_of(titles) for titles in histories]
-        found = self.search(indices, min(k, len(self.catalogue)), keep_history=keep_history, budget=budget)
+        k = min(k, len(self.catalogue))
+        if not gamma:
+            found = self.search(indices, k, keep_history=keep_history, budget=budget)
+            return self._recommendations(found, found.scores, None)
+        anew = self.guided(indices, k, gamma=gamma, prior=prior, top=top, keep_history=keep_history, budget=budget)
+        return self._recommendations(anew, anew.log_p, anew.effect)
+
+    def _recommendations(
+        self, found: SearchResult | GuidedResult, log_p: NDArray[np.float64], effect: NDArray[np.float64] | None
+    ) -> list[list[Recommendation]]:
+        ids, titles = self.catalogue.item_ids, self.catalogue.titles
         return [
             [
-                Recommendation(self.catalogue.item_ids[item], self.catalogue.titles[item], float(score), bool(exact))
-                for item, score in zip(items, scores, strict=True)
+                Recommendation(
+                    item_id=ids[item],
+                    title=titles[item],
+                    score=float(found.scores[row, place]),
+                    exact=bool(found.exact[row]),
+                    log_p=float(log_p[row, place]),
+                    effect=None if effect is None else float(effect[row, place]),
+                )
+                for place, item in enumerate(items)
                 if item >= 0
             ]
-            for items, scores, exact in zip(found.items, found.scores, found.exact, strict=True)
+            for row, items in enumerate(found.items)
         ]
 
     def search(
@@ -149,6 +191,8 @@ class Recommender:
         keep_history: bool = False,
         budget: int = BUDGET,
         progress: Callable[[int], None] | None = None,
+        helper: NDArray[np.floating[Any]] | None = None,
+        helper_weight: float = 0.5,
     ) -> SearchResult:
         """Find the k most likely items after each history, given and returned as item indices.
 
@@ -160,32 +204,115 @@ class Recommender:
             keep_history: leave nothing out.
             budget: most beginnings expanded for a user.
             progress: called with the number of users done after each batch.
+            helper: [users, I], a helper's score of each item for each user; scores are then
+                (1 - helper_weight) log p + helper_weight log softmax(helper), see `decoding.helper`.
+            helper_weight: from 0 to 1; D3's alpha (arXiv 2406.14900) is 1 - helper_weight.
+
+        Raises:
+            InputError: k below 1, or a helper or a weight that cannot be used.
         """
         if k < 1:
             raise InputError(f"k must be at least 1, not {k}")
-        excluded = [np.empty(0, dtype=np.int64) if keep_history else np.asarray(history) for history in histories]
-        if keep is not None:
-            excluded = [items[items != kept] for items, kept in zip(excluded, keep, strict=True)]
-        parts = []
-        order = np.argsort([len(history) for history in histories], kind="stable")
-        for begin in range(0, len(order), _BATCH):
-            batch = order[begin : begin + _BATCH]
-            prompts = [self._shown(histories[user]) for user in batch]
-            banned = [excluded[user] for user in batch]
+        if helper is not None and len(helper) != len(histories):
+            raise InputError(f"helper: scores of {len(helper)} users for {len(histories)} histories")
+        excluded = _left_out(histories, keep, keep_history)
+        nobody = np.empty(0, dtype=np.int64)
+        parts = [SearchResult(np.empty((0, k), np.int32), np.empty((0, k)), nobody.astype(bool), nobody)]
+        batches = _batches(histories)
+        for batch in batches:
             result = search(
                 self.model,
                 self.catalogue,
-                prompts,
+                [self._shown(histories[user]) for user in batch],
                 k,
                 softmax=self.softmax,
-                excluded=banned,
+                excluded=[excluded[user] for user in batch],
                 budget=budget,
                 batching=self.batching,
+                adjust=None if helper is None else mixed_with(self.catalogue.trie, helper[batch], helper_weight),
             )
             parts.append(result)
             if progress:
                 progress(len(batch))
-        return _reordered(parts, order, k)
+        return _reordered(parts, batches)
+
+    def guided(
+        self,
+        histories: Sequence[Items],
+        k: int,
+        *,
+        gamma: float,
+        prior: str = "counts",
+        top: int = TOP,
+        **options: Any,
+    ) -> GuidedResult:
+        """Find the `top` most likely items after each history and order them by log p + gamma x effect.
+
+        Args:
+            histories: as for `search`.
+            k: items wanted, at least 1.
+            gamma: weight of the effect log p - log prior, 0 or more.
+            prior: "counts", "trained" or "counterfactual" (`prior`).
+            top: most likely items that are ordered anew; at least k are.
+            options: further arguments of `search`.
+
+        Raises:
+            InputError: k or top below 1, a gamma below 0, or a prior that the RUN does not have.
+        """
+        if top < 1:
+            raise InputError(f"top must be at least 1, not {top}")
+        expected = self.prior(prior)
+        found = self.search(histories, min(max(k, top), len(self.catalogue)) if k > 0 else k, **options)
+        log_p = found.scores
+        if self.softmax != "catalogue":
+            asked = [items[items >= 0] for items in found.items]
+            log_p = np.zeros_like(found.scores)
+            for row, runs in enumerate(self.log_probs(histories, asked, softmax="catalogue")):
+                log_p[row, : len(asked[row])] = np.add.reduceat(runs.values, runs.starts) if len(asked[row]) else 0
+        return guided(found, log_p, expected, gamma, k)
+
+    def ungrounded(
+        self,
+        histories: Sequence[Items],
+        k: int,
+        keep: Sequence[int] | None = None,
+        keep_history: bool = False,
+        beams: int = BEAMS,
+    ) -> UngroundedResult:
+        """Let the model write titles freely and take the catalogue's nearest ones; see `decoding.ungrounded`.
+
+        Args:
+            histories: as for `search`, and so are `keep` and `keep_history`.
+            k: items wanted, at least 1.
+            keep: for each user one item that is not left out.
+            keep_history: leave nothing out.
+            beams: titles written for a user, at least 1.
+
+        Raises:
+            InputError: k or beams below 1.
+        """
+        if k < 1 or beams < 1:
+            raise InputError(f"k and beams must be at least 1, not {k} and {beams}")
+        embeddings = self._stored(
+            _EMBEDDINGS, lambda: {"titles": title_embeddings(self.model, self.catalogue, self.prompt)}
+        )["titles"]
+        excluded = _left_out(histories, keep, keep_history)
+        invented = np.empty((0, beams), dtype=bool)
+        parts = [UngroundedResult(np.empty((0, k), np.int32), np.empty((0, k)), invented[:, 0], invented)]
+        batches = _batches(histories, max(1, _BATCH // beams))
+        for batch in batches:
+            result = ungrounded(
+                self.model,
+                self.catalogue,
+                self.prompt,
+                [self._shown(histories[user]) for user in batch],
+                k,
+                embeddings=embeddings,
+                excluded=[excluded[user] for user in batch],
+                beams=beams,
+            )
+            parts.append(result)
+        return _reordered(parts, batches)
 
     def score(self, histories: Sequence[Sequence[str]], titles: Sequence[str]) -> NDArray[np.float64]:
         """Return log p(title | history), float64 [histories, titles], by brute force: the whole model on every pair.
@@ -214,9 +341,7 @@ class Recommender:
             For each history, float64: a run of log p (nats) an item, which adds up to log p(title | history).
         """
         results: list[Ragged] = [Ragged.of([])] * len(histories)
-        order = np.argsort([len(history) for history in histories], kind="stable")
-        for begin in range(0, len(order), _BATCH):
-            batch = order[begin : begin + _BATCH]
+        for batch in _batches(histories):
             asked = Ragged.of([items[user] for user in batch])
             prompts = [self._shown(histories[user]) for user in batch]
             found = item_log_probs(
@@ -249,7 +374,31 @@ class Recommender:
                 f"prior 'trained': {self.run_name} has trained none; train with --set prior_weight=0.1 or the like, or "
                 "choose counts"
             )
-        return model_prior(name, self.model, self.catalogue, self.prompt.counterfactual(), self.batching)
+        # Both names ask the model the same, so a RUN stores one table for them; that of counts takes milliseconds.
+        stored = self._stored(
+            _PRIOR,
+            lambda: {
+                "steps": model_prior(
+                    name, self.model, self.catalogue, self.prompt.counterfactual(), self.batching
+                ).steps
+            },
+        )
+        return Prior(name, self.catalogue.trie, stored["steps"])
+
+    def _stored(self, name: str, make: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+        """Return arrays that follow from the model, the catalogue and the prompt, from the RUN if they are there."""
+        if self.folder is None:
+            return make()
+        tokens = (
+            self.catalogue.tokens,
+            self.catalogue.offsets,
+            np.array(self.prompt.closing),
+            self.prompt.counterfactual(),
+        )
+        key = hashlib.sha256(self.model_key.encode())
+        for array in tokens:
+            key.update(np.ascontiguousarray(array).tobytes())
+        return stored_arrays(self.folder / name, key.hexdigest(), make)
 
     def _shown(self, history: Items) -> NDArray[np.int32]:
         """Return x_h; a user without a history gets x_0, which is what the model has learnt for that."""
@@ -259,14 +408,28 @@ class Recommender:
         return self.prompt.factual(recent, self.catalogue.longest)
 
 
-def _reordered(parts: Sequence[SearchResult], order: NDArray[np.int64], k: int) -> SearchResult:
-    """Put the batches' results into the users' own order."""
-    back = np.argsort(order)
-    if not parts:
-        empty = np.empty(0, dtype=np.int64)
-        return SearchResult(np.empty((0, k), np.int32), np.empty((0, k)), empty.astype(bool), empty)
-    fields = (
-        np.concatenate([getattr(part, name) for part in parts])[back]
-        for name in ("items", "scores", "exact", "expanded")
-    )
-    return SearchResult(*fields)
+def _model_key(manifest: dict[str, Any]) -> str:
+    """Return what changes when a file of the model does."""
+    files = manifest["files"].items()
+    return str(sorted((name, facts["sha256"]) for name, facts in files if name.startswith(f"{MODEL}/")))
+
+
+def _batches(histories: Sequence[Items], size: int = _BATCH) -> list[NDArray[np.int64]]:
+    """Return the numbers of users that go together: histories of like length, short ones first."""
+    order = np.argsort([len(history) for history in histories], kind="stable")
+    return [order[begin : begin + size] for begin in range(0, len(order), size)]
+
+
+def _left_out(histories: Sequence[Items], keep: Sequence[int] | None, keep_history: bool) -> list[Items]:
+    """Return for each user the items that are not recommended."""
+    excluded = [np.empty(0, dtype=np.int64) if keep_history else np.asarray(history) for history in histories]
+    if keep is None:
+        return excluded
+    return [items[items != kept] for items, kept in zip(excluded, keep, strict=True)]
+
+
+def _reordered(parts: Sequence[_Result], batches: Sequence[NDArray[np.int64]]) -> _Result:
+    """Join the batches' results, after one of nobody, and put them into the users' own order."""
+    back = np.argsort(np.concatenate([np.empty(0, dtype=np.int64), *batches]))
+    names = [field.name for field in fields(parts[0])]
+    return replace(parts[0], **{name: np.concatenate([getattr(p, name) for p in parts])[back] for name in names})

@@ -5,7 +5,7 @@ is above the k-th, nothing can beat them. Many users are searched at once: their
 together in one forward pass.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from cftrec.text.trie import Trie
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Adjust = Callable[[Ints, Ints, Ints, Ints, Floats], Floats]
 
 BUDGET = 2000
 """Most beginnings expanded for a user before the search ends without a certificate."""
@@ -98,6 +99,7 @@ def search(
     excluded: Sequence[NDArray[Any]] | None = None,
     budget: int = BUDGET,
     batching: str = "forest",
+    adjust: Adjust | None = None,
 ) -> SearchResult:
     """Find each prompt's k most likely items of the catalogue.
 
@@ -111,8 +113,11 @@ def search(
         excluded: for each prompt the items not to return.
         budget: most beginnings expanded for a prompt.
         batching: how the model runs beginnings together, "forest" or "padded" (`open_tree`).
+        adjust: other log probabilities of the children of trie nodes, none above 0, called with each node's prompt [n],
+            the nodes [n], and for each child its node's place among them (ascending), its own node, and log p [m];
+            None: the model's.
     """
-    return _Search(model, catalogue, prompts, k, softmax, excluded, budget, batching).run()
+    return _Search(model, catalogue, prompts, k, softmax, excluded, budget, batching, adjust).run()
 
 
 class _Search:
@@ -128,7 +133,9 @@ class _Search:
         excluded: Sequence[NDArray[Any]] | None,
         budget: int,
         batching: str,
+        adjust: Adjust | None,
     ) -> None:
+        self.adjust = adjust
         self.trie, self.head, self.k, self.budget = catalogue.trie, head_of(model), k, budget
         self.forced_free = softmax == "catalogue"
         count, size = len(prompts), len(catalogue)
@@ -211,7 +218,7 @@ class _Search:
     ) -> Floats:
         """Add up log p along forced tokens under the vocabulary softmax, and find the items that end on the way."""
         inside = np.flatnonzero(node < end[owner])
-        _, reached, log_p = child_log_probs(hidden[torch.from_numpy(inside)], node[inside], self.trie, self.head, False)
+        _, reached, log_p = self._children(hidden[torch.from_numpy(inside)], chosen.row[owner[inside]], node[inside])
         steps = np.zeros(len(owner) + 1)
         steps[inside + 1] = log_p
         along = np.cumsum(steps)
@@ -224,12 +231,17 @@ class _Search:
 
     def _choose(self, hidden: Tensor, at: _Open, expansion: Ints) -> None:
         """Open the children of trie nodes whose hidden states are known, and find the items that need no more."""
-        index, child, log_p = child_log_probs(hidden, at.node, self.trie, self.head, self.forced_free)
+        index, child, log_p = self._children(hidden, at.row, at.node)
         new = _Open(at.row[index], child, at.score[index] + log_p, expansion[index])
         stop = self.chain_end[child] if self.forced_free else child
         self._find(new.row, child, stop + 1, new.score)
         goes_on = self.trie.child_counts[stop] > 0
         self.open = _joined(self.open, new[goes_on])
+
+    def _children(self, hidden: Tensor, rows: Ints, nodes: Ints) -> tuple[Ints, Ints, Floats]:
+        """Return the children of each user's nodes with their log p, as `child_log_probs` does, adjusted."""
+        index, child, log_p = child_log_probs(hidden, nodes, self.trie, self.head, self.forced_free)
+        return index, child, log_p if self.adjust is None else self.adjust(rows, nodes, index, child, log_p)
 
     def _find(self, row: Ints, begin: Ints, stop: Ints, score: Floats) -> None:
         """Take in the items that end at trie nodes begin:stop, unless excluded; all have their beginning's score."""
