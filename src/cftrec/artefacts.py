@@ -158,8 +158,10 @@ def stored_arrays(path: Path, key: str, make: Callable[[], dict[str, NDArray[Any
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     arrays = make()
     with suppress(OSError, SafetensorError), tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as staging:
-        save_file(arrays, Path(staging) / path.name, {"key": key})
-        (Path(staging) / path.name).replace(path)
+        made = Path(staging) / path.name
+        save_file(arrays, made, {"key": key})
+        made.chmod(0o666 & ~_umask())  # safetensors makes it private
+        made.replace(path)
     return arrays
 
 

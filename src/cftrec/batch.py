@@ -211,7 +211,7 @@ def _answers(
     entries = [[known.get(entry, -1) for entry in history] for history in rows["history"]]
     histories = [np.array([item for item in items if item >= 0], dtype=np.int64) for items in entries]
     k = min(k, len(recommender.catalogue))
-    found: "SearchResult | GuidedResult"
+    found: SearchResult | GuidedResult
     if "gamma" in options:
         found = recommender.guided(histories, k, **options)
         floats = {"scores": found.scores, "log_p": found.log_p, "effect": found.effect}

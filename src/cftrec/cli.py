@@ -163,7 +163,8 @@ class Evaluate:
     """Rank the whole catalogue for every target of a split; writes metrics.json and ranks.parquet into the RUN.
 
     Also effects.json and effects.parquet: how much likelier the history makes the true next title than the prior does.
-    With --candidates it ranks within lists instead, and writes candidates.json and candidate_ranks.parquet alone.
+    With --candidates it ranks within lists instead, and writes candidates.json and candidate_ranks.parquet alone. With
+    --gamma, --helper or --ungrounded it ranks in another way, and the files go into a folder of that name in the RUN.
     """
 
     run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
@@ -184,21 +185,47 @@ class Evaluate:
     candidates: Annotated[str | None, arg(metavar="FILE|N")] = None
     """rank within candidates instead: those of a table with columns user and item, or N, the target and N - 1 random
     items that the user does not have (LLaRA: 20); the files of the whole catalogue stay as they are"""
+    gamma: float = 0.0
+    """above 0: order the likeliest --top titles by log p + gamma x (log p - log prior), the prior that of --prior"""
+    top: int = 200
+    """likeliest titles that --gamma orders anew"""
+    helper: Annotated[Path | None, arg(metavar="FILE")] = None
+    """another model's scores to mix in (D3's debiasing): a table with columns user, item and score"""
+    helper_weight: float = 0.5
+    """w: lists are ordered by (1 - w) log p + w log softmax(helper's scores); D3's alpha is 1 - w"""
+    ungrounded: bool = False
+    """let the model write titles freely and take the nearest ones of the catalogue, as BIGRec evaluates"""
+    beams: int = 4
+    """titles that the model writes with --ungrounded"""
 
     def run(self) -> None:
         """Evaluate with a progress bar and print the metrics."""
         from cftrec.data import Dataset
         from cftrec.recommender import Recommender
 
+        if sum((bool(self.gamma), self.helper is not None, self.ungrounded, self.candidates is not None)) > 1:
+            raise InputError("--gamma, --helper, --ungrounded and --candidates are ways to rank; choose one")
         dataset = Dataset.load(self.data)
         recommender = Recommender.from_pretrained(self.run_folder)
+        out = self.run_folder if self.split == "test" else self.run_folder / self.split
         if self.candidates is None:
-            self._rank_catalogue(recommender, dataset)
+            way = self._way(recommender)
+            self._rank_catalogue(recommender, dataset, way)
+            print(out if way is None else out / way.name)
         else:
             self._rank_candidates(recommender, dataset, self.candidates)
-        print(self.run_folder if self.split == "test" else self.run_folder / self.split)
+            print(out)
 
-    def _rank_catalogue(self, recommender: Any, dataset: Any) -> None:
+    def _way(self, recommender: Any) -> Any:
+        from cftrec.evaluation import ways
+
+        if self.gamma:
+            return ways.by_effect(recommender, self.gamma, self.prior, self.top)
+        if self.helper is not None:
+            return ways.with_helper(recommender, self.helper, self.helper_weight)
+        return ways.ungrounded(recommender, self.beams) if self.ungrounded else None
+
+    def _rank_catalogue(self, recommender: Any, dataset: Any, way: Any) -> None:
         from cftrec.evaluation import evaluate
         from cftrec.terminal import progress_bar
 
@@ -213,6 +240,7 @@ class Evaluate:
                 prior=self.prior,
                 sample=self.sample,
                 seed=self.seed,
+                way=way,
             )
         unknown = {name: result.facts[f"unknown_{name}"] for name in ("targets", "history_items")}
         if any(unknown.values()):
@@ -285,7 +313,7 @@ class Recommend:
     top: int = 200
     """likeliest titles that --gamma orders anew"""
     ungrounded: bool = False
-    """let the model write titles freely and take the nearest ones of the catalogue (BIGRec); scores are -L2 distances"""
+    """let the model write titles freely and take the catalogue's nearest (BIGRec); scores are minus L2 distances"""
     beams: int = 4
     """titles that the model writes with --ungrounded"""
 

@@ -20,6 +20,7 @@ from cftrec.evaluation.effects import Effects, Schema, effects_of
 from cftrec.evaluation.metrics import CUTOFFS, means, per_target
 from cftrec.evaluation.popularity import rank_by_popularity
 from cftrec.evaluation.ranker import Items, Ranker
+from cftrec.evaluation.ways import Way
 
 _BATCH = 64  # histories searched at once
 SHOWN_HISTORY = 20  # newest items of a history that are written beside its target
@@ -90,6 +91,7 @@ def evaluate(
     effect_targets: int = 2_000,
     sample: int | None = None,
     seed: int = 0,
+    way: Way | None = None,
 ) -> Evaluation:
     """Rank the whole catalogue for every target of a split.
 
@@ -110,6 +112,8 @@ def evaluate(
         effect_targets: targets whose effect is measured, evenly spaced.
         sample: rank so many random targets of the split only; None: all.
         seed: of the sample.
+        way: another way to rank than by log p (`ways`); its files go into a folder of its name beside the others, and
+            evaluation.json says what it is under "way".
 
     Returns:
         Metrics, ranks, the popularity baseline, the history's effect and the facts of the evaluation.
@@ -129,7 +133,7 @@ def evaluate(
             progress(done, len(measured) + len(cases))
 
     effects = effects_of(recommender, measured, prior, advance)
-    answers = _ask(recommender, cases, k, batch_size, lambda done: advance(len(measured) + done))
+    answers = _ask(recommender, cases, k, batch_size, lambda done: advance(len(measured) + done), way)
     items, exact = np.concatenate(answers.items), np.concatenate(answers.exact)
     rank = _ranks(items, cases.targets)
     popular = rank_by_popularity(recommender.counts, cases.histories, cases.targets, k)
@@ -142,6 +146,8 @@ def evaluate(
     }
     if sample is not None:
         facts |= {"sample": sample, "seed": seed}
+    if way is not None:
+        facts["way"] = {"name": way.name} | way.facts
     result = Evaluation(
         metrics=means(per_target(rank)),
         ranks=_ranks_frame(cases, rank, items, np.concatenate(answers.scores), exact, names),
@@ -150,7 +156,8 @@ def evaluate(
         facts=facts,
     )
     if out is not None:
-        result.save(out if split == "test" else out / split)
+        folder = out if split == "test" else out / split
+        result.save(folder if way is None else folder / way.name)
     return result
 
 
@@ -180,14 +187,22 @@ def rank_targets(recommender: Ranker, dataset: Dataset, positions: NDArray[np.in
 
 
 def _ask(
-    recommender: Ranker, cases: Cases, k: int, batch_size: int, advance: Callable[[int], None] | None = None
+    recommender: Ranker,
+    cases: Cases,
+    k: int,
+    batch_size: int,
+    advance: Callable[[int], None] | None = None,
+    way: Way | None = None,
 ) -> _Answers:
     """Search all histories, batch by batch."""
     answers = _Answers()
     for start in range(0, len(cases), batch_size):
         stop = min(len(cases), start + batch_size)
-        histories: list[Items] = list(cases.histories[start:stop])
-        found = recommender.search(histories, k, keep=cases.targets[start:stop].tolist())
+        if way is not None:
+            found = way.rank(cases[np.arange(start, stop)], k)
+        else:
+            histories: list[Items] = list(cases.histories[start:stop])
+            found = recommender.search(histories, k, keep=cases.targets[start:stop].tolist())
         answers.items.append(found.items)
         answers.scores.append(found.scores)
         answers.exact.append(found.exact)
