@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cftrec.decoding.guided import GuidedResult
     from cftrec.recommender import Recommender
 
-PART_USERS = 512
+PART_USERS = 128
 """Users of a part: what an interruption loses at most."""
 _JOB, _HISTORIES = "job.json", "histories.parquet"
 _SCHEMA: dict[str, Any] = {
@@ -101,7 +101,7 @@ def _answer_all(
     total = histories.select(pl.len()).collect().item()
     known = _index(recommender)
     parts, resumed = [], 0
-    for begin in range(0, total, part_users):
+    for begin in range(0, max(1, total), part_users):  # of nobody, one empty part
         end = min(begin + part_users, total)
         parts.append(folder / f"part-{begin:012}.parquet")
         if parts[-1].exists():
@@ -111,7 +111,7 @@ def _answer_all(
             _write(parts[-1], _answers(recommender, rows, known, k, options).write_parquet)
         if progress is not None:
             progress(end, total)
-    _write(out, (pl.scan_parquet(parts) if parts else pl.LazyFrame(schema=_SCHEMA)).sink_parquet)
+    _write(out, pl.scan_parquet(parts).sink_parquet)
     return resumed
 
 
