@@ -209,20 +209,22 @@ class Evaluate:
         recommender = Recommender.from_pretrained(self.run_folder)
         out = self.run_folder if self.split == "test" else self.run_folder / self.split
         if self.candidates is None:
-            way = self._way(recommender)
+            way = self._way(recommender, dataset)
             self._rank_catalogue(recommender, dataset, way)
             print(out if way is None else out / way.name)
         else:
             self._rank_candidates(recommender, dataset, self.candidates)
             print(out)
 
-    def _way(self, recommender: Any) -> Any:
+    def _way(self, recommender: Any, dataset: Any) -> Any:
         from cftrec.evaluation import ways
+        from cftrec.evaluation.cases import split_targets
 
         if self.gamma:
             return ways.by_effect(recommender, self.gamma, self.prior, self.top)
         if self.helper is not None:
-            return ways.with_helper(recommender, self.helper, self.helper_weight)
+            positions = split_targets(dataset, self.split, self.sample, self.seed)
+            return ways.with_helper(recommender, self.helper, self.helper_weight, dataset, positions)
         return ways.ungrounded(recommender, self.beams) if self.ungrounded else None
 
     def _rank_catalogue(self, recommender: Any, dataset: Any, way: Any) -> None:

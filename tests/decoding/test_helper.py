@@ -33,7 +33,9 @@ def test_the_search_ranks_by_the_mean_of_both(kind, softmax, rows, starts, data)
     """Also where titles begin one another, and users' scores differ by orders of magnitude."""
     catalogue, model, k = catalogue_of(rows), MODELS[kind], data.draw(st.integers(1, len(rows)))
     number = st.floats(-30, 30)
-    drawn = st.lists(st.lists(number, min_size=len(rows), max_size=len(rows)), min_size=len(starts), max_size=len(starts))
+    drawn = st.lists(
+        st.lists(number, min_size=len(rows), max_size=len(rows)), min_size=len(starts), max_size=len(starts)
+    )
     scores, weight = np.array(data.draw(drawn)), data.draw(st.sampled_from([0.0, 0.3, 1.0]))
     prompts = [np.array(start, np.int32) for start in starts]
     adjust = mixed_with(catalogue.trie, scores, weight)
@@ -51,7 +53,9 @@ def test_the_helper_alone_is_the_softmax_of_its_scores():
     """Of closed titles: then q(title) is the title's share, and what is far behind keeps its precision."""
     catalogue = catalogue_of([[1, 2, 9], [1, 3, 9], [4, 9], [1, 2, 9]])
     scores = np.array([[0.0, 700.0, -700.0, 3.0]])
-    found = search(MODELS["qwen2"], catalogue, [np.array([5], np.int32)], 4, adjust=mixed_with(catalogue.trie, scores, 1))
+    found = search(
+        MODELS["qwen2"], catalogue, [np.array([5], np.int32)], 4, adjust=mixed_with(catalogue.trie, scores, 1)
+    )
     assert found.items[0].tolist() == [1, 0, 3, 2]
     np.testing.assert_allclose(found.scores[0], [0, *[np.log1p(np.exp(3)) - 700] * 2, -1400], atol=1e-9)
 

@@ -30,7 +30,7 @@ def test_turns_equal_a_loop(data, beams, items, k):
         expected = []
         for turn in range(min(k, len(left))):
             own = distances[row, turn % beams]
-            expected.append(min(left, key=lambda item: (own[item], item)))  # noqa: B023
+            expected.append(min(left, key=lambda item: (own[item], item)))
             left.remove(expected[-1])
         assert found[row].tolist() == expected + [-1] * (k - len(expected))
         assert scores[row][: len(expected)].tolist() == [

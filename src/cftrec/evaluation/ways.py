@@ -9,11 +9,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from cftrec.data.dataset import Dataset
 from cftrec.data.sources.sheet import read_table
 from cftrec.errors import InputError
 from cftrec.evaluation.cases import Cases, run_index
 from cftrec.evaluation.ranker import Found
 from cftrec.recommender import Recommender
+
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +57,7 @@ def ungrounded(recommender: Recommender, beams: int) -> Way:
     return Way("ungrounded", facts, rank)
 
 
-def with_helper(recommender: Recommender, file: Path, weight: float) -> Way:
+def with_helper(recommender: Recommender, file: Path, weight: float, dataset: Dataset, positions: Ints) -> Way:
     """Mix a helper's scores in; see `decoding.helper`.
 
     Args:
@@ -63,10 +66,14 @@ def with_helper(recommender: Recommender, file: Path, weight: float) -> Way:
             An item that it does not name for a user has the least score it names for that user; one that it names
             twice has its last. Items that the RUN does not know are counted and left out.
         weight: of the helper, from 0 to 1.
+        dataset: the log.
+        positions: int64 [n], event positions of the targets, whose users must all be in the table.
 
     Raises:
-        InputError: the table cannot be read, or (while ranking) it names no item of a user who has a target.
+        InputError: the table cannot be read, or names no item that the RUN knows for a user who has a target.
     """
+    if not 0 <= weight <= 1:
+        raise InputError(f"helper_weight {weight}: must be from 0 (the model alone) to 1 (the helper alone)")
     sheet = read_table(file)
     users, items = sheet.ids("user"), sheet.ids("item")
     scores = sheet.column("score").cast(pl.Float64, strict=False)
@@ -80,16 +87,17 @@ def with_helper(recommender: Recommender, file: Path, weight: float) -> Way:
         for (user,), rows in known.group_by("user", maintain_order=True)
     }
 
-    def scores_of(user: str) -> NDArray[np.float64]:
-        if user not in by_user:
-            raise InputError(f"{file}: no known item of user {user!r}, who has a target; give every such user some")
-        index, given = by_user[user]
-        whole = np.full(len(recommender.catalogue), given.min())
-        whole[index] = given
-        return whole
+    users = dataset.users.gather(dataset.user_of(positions)).cast(pl.String)
+    missing = next((user for user in users if user not in by_user), None)
+    if missing is not None:
+        raise InputError(f"{file}: no known item of user {missing!r}, who has a target; give every such user some")
 
     def rank(cases: Cases, k: int) -> Found:
-        helper = np.stack([scores_of(user) for user in cases.users])
+        helper = np.empty((len(cases), len(recommender.catalogue)))
+        for row, user in enumerate(cases.users):
+            index, given = by_user[user]
+            helper[row] = given.min()
+            helper[row, index] = given
         keep = cases.targets.tolist()
         return recommender.search(cases.histories, k, keep=keep, helper=helper, helper_weight=weight)
 
