@@ -41,5 +41,6 @@ bench: $(READY)
 	$(STEP) $(SMOLLM2)
 	if test -d ../shared/data/amazon-games; then \
 		$(STEP) $(SMOLLM2) --data games --prompt alpaca --window 10 --stride 1; \
-		$(STEP) $(SMOLLM2) --data games; true; fi
+		$(STEP) $(SMOLLM2) --data games; \
+		$(BIN)/python benchmarks/large_trie.py --save; true; fi
 	$(BIN)/python benchmarks/page.py
