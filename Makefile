@@ -50,5 +50,6 @@ bench: $(READY)
 	if test -d ../shared/data/amazon-games; then \
 		$(STEP) $(SMOLLM2) --data games --prompt alpaca --window 10 --stride 1; \
 		$(STEP) $(SMOLLM2) --data games; \
-		$(BIN)/python benchmarks/decode.py --save --data games --model smollm2 --repeats 3 --check 0; true; fi
+		$(BIN)/python benchmarks/decode.py --save --data games --model smollm2 --repeats 3 --check 0; \
+		$(BIN)/python benchmarks/large_trie.py --save; true; fi
 	$(BIN)/python benchmarks/page.py

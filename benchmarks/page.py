@@ -330,6 +330,33 @@ def decoding(results: list[Result]) -> list[str]:
     return text
 
 
+def large_tries(results: list[Result]) -> list[str]:
+    """Write what a large catalogue's trie costs."""
+    rows = [
+        (
+            f"{result['items']['large']:,}",
+            f"{result['nodes']['large']:,}",
+            seconds(result["build_s"]),
+            f"{result['build_peak_bytes'] / 2**20:,.0f} MiB",
+            f"{result['stored_bytes'] / 2**20:,.0f} MiB",
+            seconds(result["open_s"]),
+            seconds(result["first_use_s"]),
+            f"{result['per_node_over_small']:.2f}",
+        )
+        for result in results
+    ]
+    small = ", ".join(f"{result['items']['small']:,}" for result in results)
+    return [
+        prose(
+            "Titles recombined from real ones, one thread. Memory is the whole process's peak while it builds; opening "
+            "maps the files, and the first use makes what is derived from them. The last column is the time of a "
+            f"search of {', '.join(str(result['options']['users']) for result in results)} users by `nano` per beginning "
+            f"expanded, over that with the {small} real titles."
+        ),
+        table(("titles", "nodes", "build", "memory", "on disk", "open", "first use", "time a node, ratio"), rows),
+    ]
+
+
 def machines(results: list[Result]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return what each result was measured on and with."""
     packages = ("cftrec", "torch", "transformers", "numpy")
@@ -386,6 +413,7 @@ SECTIONS = {
     "read_amazon": ("Reading Amazon reviews", reviews),
     "evaluate_ranks": ("Evaluating stored ranks", ranks),
     "decode": ("Decoding", decoding),
+    "large_trie": ("A catalogue of a million titles", large_tries),
 }
 
 if __name__ == "__main__":
