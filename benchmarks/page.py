@@ -216,7 +216,7 @@ def decoding(results: list[Result]) -> list[str]:
     """Write the sides of a search for the best titles."""
     text = [
         prose(
-            "The best titles of test users by log p under the catalogue softmax, nothing left out: the exact search and "
+            "The best titles of test users by log p under the catalogue softmax, nothing left out: exact search and "
             "`generate` of transformers with a prefix function, renormalised and without length normalisation, at its "
             "fastest batch size. Search tokens come after the prompt. Recall is that of the true list; titles within "
             "1e-4 of its last one may stand for it."

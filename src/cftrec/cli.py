@@ -190,7 +190,7 @@ class Evaluate:
     top: int = 200
     """likeliest titles that --gamma orders anew"""
     helper: Annotated[Path | None, arg(metavar="FILE")] = None
-    """another model's scores to mix in (D3's debiasing): a table with columns user, item and score"""
+    """another model's scores to mix in (D3): a table with columns user, item and score"""
     helper_weight: float = 0.5
     """w: lists are ordered by (1 - w) log p + w log softmax(helper's scores); D3's alpha is 1 - w"""
     ungrounded: bool = False
