@@ -6,8 +6,8 @@ log probability of the child. A title's score is therefore
 
     (1 - weight) log p(title | history) + weight log q(title),      q: the softmax of the helper's scores
 
-This is D3's formula, a weighted mean of log probabilities that is not normalised again; its alpha (guidance_scale in its
-code) is 1 - weight. Neither part grows along a title, so a beginning still bounds its titles and the search is exact.
+This is D3's formula, a weighted mean of log probabilities, not normalised again; its alpha is 1 - weight. Neither
+part grows along a title, so a beginning still bounds its titles and the search is exact.
 """
 
 import numpy as np
