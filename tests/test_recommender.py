@@ -311,6 +311,8 @@ def test_ungrounded_keeps_embeddings_and_leaves_the_history_out(run, tmp_path):
     assert recommender.ungrounded([], 4).items.shape == (0, 4)
     with pytest.raises(InputError, match="k and beams"):
         recommender.ungrounded(histories, 4, beams=0)
+    with pytest.raises(InputError, match="grounded 3: must be from 1 to 2"):
+        recommender.ungrounded(histories, 4, beams=2, grounded=3)
 
 
 def test_more_items_than_there_are(recommender):

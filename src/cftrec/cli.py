@@ -251,13 +251,15 @@ class Evaluate:
     top: int = 200
     """likeliest titles that --gamma orders anew"""
     helper: Annotated[Path | None, arg(metavar="FILE")] = None
-    """another model's scores to mix in (D3's debiasing): a table with columns user, item and score"""
+    """another model's scores to mix in (D3): a table with columns user, item and score"""
     helper_weight: float = 0.5
     """w: lists are ordered by (1 - w) log p + w log softmax(helper's scores); D3's alpha is 1 - w"""
     ungrounded: bool = False
     """let the model write titles freely and take the nearest ones of the catalogue, as BIGRec evaluates"""
     beams: int = 4
     """titles that the model writes with --ungrounded"""
+    grounded: int | None = None
+    """best ones of them that take turns in finding nearest titles, 1 as the authors; left out, all"""
     predictions: Path | None = None
     """any system's lists: CSV or Parquet, columns user, item, rank (from 1); optional: history_length, score"""
 
@@ -295,7 +297,7 @@ class Evaluate:
         if self.helper is not None:
             positions = split_targets(dataset, self.split, self.sample, self.seed)
             return ways.with_helper(recommender, self.helper, self.helper_weight, dataset, positions)
-        return ways.ungrounded(recommender, self.beams) if self.ungrounded else None
+        return ways.ungrounded(recommender, self.beams, self.grounded) if self.ungrounded else None
 
     def _rank_catalogue(self, recommender: Any, dataset: Any, way: Any) -> None:
         from cftrec.evaluation import evaluate
@@ -433,6 +435,8 @@ class Recommend:
     """let the model write titles freely and take the catalogue's nearest (BIGRec); scores are minus L2 distances"""
     beams: int = 4
     """titles that the model writes with --ungrounded"""
+    grounded: int | None = None
+    """best ones of them that take turns in finding nearest titles, 1 as the authors; left out, all"""
 
     def run(self) -> None:
         """Print rank, score, title and item id, with --gamma also log p and effect, separated by tabs."""
@@ -492,7 +496,9 @@ class Recommend:
     def _ground(self, recommender: Any, titles: list[str]) -> None:
         catalogue = recommender.catalogue
         history, k = catalogue.index_of(titles), min(self.k, len(catalogue))
-        found = recommender.ungrounded([history], k, keep_history=self.keep_history, beams=self.beams)
+        found = recommender.ungrounded(
+            [history], k, keep_history=self.keep_history, beams=self.beams, grounded=self.grounded
+        )
         for rank, (item, score) in enumerate(zip(found.items[0], found.scores[0], strict=True), 1):
             if item >= 0:
                 print(f"{rank}\t{score:.4f}\t{catalogue.titles[item]}\t{catalogue.item_ids[item]}")

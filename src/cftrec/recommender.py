@@ -343,6 +343,7 @@ class Recommender:
         keep: Sequence[int] | None = None,
         keep_history: bool = False,
         beams: int = BEAMS,
+        grounded: int | None = None,
     ) -> UngroundedResult:
         """Let the model write titles freely and take the catalogue's nearest ones; see `decoding.ungrounded`.
 
@@ -352,12 +353,15 @@ class Recommender:
             keep: for each user one item that is not left out.
             keep_history: leave nothing out.
             beams: titles written for a user, at least 1.
+            grounded: best beams that take turns, from 1 (the authors' way) to `beams`; None: all.
 
         Raises:
-            InputError: k or beams below 1.
+            InputError: k or beams below 1, or grounded out of range.
         """
         if k < 1 or beams < 1:
             raise InputError(f"k and beams must be at least 1, not {k} and {beams}")
+        if grounded is not None and not 1 <= grounded <= beams:
+            raise InputError(f"grounded {grounded}: must be from 1 to {beams}, the beams")
         embeddings = self._stored(
             _EMBEDDINGS, lambda: {"titles": title_embeddings(self.model, self.catalogue, self.prompt)}
         )["titles"]
@@ -375,6 +379,7 @@ class Recommender:
                 embeddings=embeddings,
                 excluded=[excluded[user] for user in batch],
                 beams=beams,
+                grounded=grounded,
             )
             parts.append(result)
         return _reordered(parts, batches)

@@ -92,4 +92,8 @@ def test_beams_are_grounded_in_turn():
     assert found.items.tolist() == items.tolist()
     np.testing.assert_allclose(found.scores, scores, atol=1e-5)
     assert found.items[2].tolist() == [-1, -1, -1]
+    options = {"embeddings": embeddings, "excluded": excluded, "beams": 3}
+    best = ungrounded(model, catalogue, PROMPT, STARTS, 3, grounded=1, **options)
+    assert best.items.tolist() == take_turns(distances[:, :1], 3, excluded)[0].tolist()
+    assert best.invented.tolist() == found.invented.tolist()
     assert not found.exact.any()

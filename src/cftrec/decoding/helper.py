@@ -1,4 +1,4 @@
-"""A helper's opinion of the items mixed into the model's, token by token: the debiasing of D3 (arXiv 2406.14900).
+"""A helper's opinion of the items mixed into the model's, token by token: D3's assistant model (arXiv 2406.14900).
 
 A helper, such as a sequential recommender on item ids, gives each user's items scores. Their softmax, added up over the
 items under each trie node, says how likely the helper finds each child of a node; the search adds that to the model's
@@ -6,8 +6,8 @@ log probability of the child. A title's score is therefore
 
     (1 - weight) log p(title | history) + weight log q(title),      q: the softmax of the helper's scores
 
-This is D3's formula, a weighted mean of log probabilities that is not normalised again; its alpha is 1 - weight. As
-neither part grows along a title, a beginning still bounds its titles and the search stays exact.
+This is D3's formula, a weighted mean of log probabilities, not normalised again; its alpha is 1 - weight. Neither
+part grows along a title, so a beginning still bounds its titles and the search is exact.
 """
 
 import numpy as np

@@ -25,7 +25,7 @@ from cftrec.text.prompt import Prompt
 Floats = NDArray[np.float32]
 
 BEAMS = 4
-"""Beams of the authors' generation (inference.py of BIGRec); they ground the best one alone."""
+"""Beams of the authors' generation (BIGRec's inference.py); they ground the best one alone."""
 _PASS_TOKENS = 4096
 
 
@@ -62,6 +62,7 @@ def ungrounded(
     embeddings: Floats,
     excluded: Sequence[NDArray[Any]],
     beams: int = BEAMS,
+    grounded: int | None = None,
 ) -> UngroundedResult:
     """Generate titles freely and ground them.
 
@@ -74,13 +75,15 @@ def ungrounded(
         embeddings: `title_embeddings`.
         excluded: for each prompt the items not to return.
         beams: titles written for each prompt, at least 1.
+        grounded: best beams that take turns, the authors' way is 1; None: all.
     """
     written = _generate(model, prompts, int(prompt.closing[-1]), catalogue.longest, beams)
     own = {catalogue.sequence(item).tobytes() for item in range(len(catalogue))}
     invented = np.array([title.tobytes() not in own for title in written]).reshape(-1, beams)
-    queries = torch.from_numpy(_embeddings(model, prompt, written))
+    best = [title for number, title in enumerate(written) if number % beams < (grounded or beams)]
+    queries = torch.from_numpy(_embeddings(model, prompt, best))
     distances = torch.cdist(queries, torch.from_numpy(embeddings), compute_mode="donot_use_mm_for_euclid_dist")
-    items, scores = take_turns(distances.numpy().reshape(len(prompts), beams, -1), k, excluded)
+    items, scores = take_turns(distances.numpy().reshape(len(prompts), -1, len(embeddings)), k, excluded)
     return UngroundedResult(items, scores, np.zeros(len(prompts), dtype=bool), invented)
 
 

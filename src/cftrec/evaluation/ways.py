@@ -44,12 +44,12 @@ def by_effect(recommender: Recommender, gamma: float, prior: str, top: int) -> W
     return Way(f"gamma-{gamma:g}-{prior}", {"gamma": gamma, "prior": prior, "top": top}, rank)
 
 
-def ungrounded(recommender: Recommender, beams: int) -> Way:
+def ungrounded(recommender: Recommender, beams: int, grounded: int | None) -> Way:
     """Let the model write titles freely and take the nearest ones; the facts say how many were invented."""
-    facts = {"beams": beams, "written": 0, "invented": 0}
+    facts = {"beams": beams, "grounded": beams if grounded is None else grounded, "written": 0, "invented": 0}
 
     def rank(cases: Cases, k: int) -> Found:
-        found = recommender.ungrounded(cases.histories, k, keep=cases.targets.tolist(), beams=beams)
+        found = recommender.ungrounded(cases.histories, k, keep=cases.targets.tolist(), beams=beams, grounded=grounded)
         facts["written"] += found.invented.size
         facts["invented"] += int(found.invented.sum())
         return found
