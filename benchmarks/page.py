@@ -346,12 +346,12 @@ def large_tries(results: list[Result]) -> list[str]:
         for result in results
     ]
     small = ", ".join(f"{result['items']['small']:,}" for result in results)
+    users = ", ".join(str(result["options"]["users"]) for result in results)
     return [
         prose(
             "Titles recombined from real ones, one thread. Memory is the whole process's peak while it builds; opening "
             "maps the files, and the first use makes what is derived from them. The last column is the time of a "
-            f"search of {', '.join(str(result['options']['users']) for result in results)} users by `nano` per "
-            f"beginning expanded, over that with the {small} real titles."
+            f"search of {users} users by `nano` per beginning expanded, over that with the {small} real titles."
         ),
         table(("titles", "nodes", "build", "memory", "on disk", "open", "first use", "time a node, ratio"), rows),
     ]

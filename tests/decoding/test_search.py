@@ -235,28 +235,34 @@ def test_a_beam_is_a_beam(beam):
     assert search(MODELS["qwen2"], catalogue, starts, 5, beam=10**6).exact.all()
 
 
-def test_a_shared_beginning_changes_nothing(monkeypatch):
+@pytest.mark.parametrize("row_tokens", [1, 40, 512])
+@pytest.mark.parametrize("kind", sorted(FORESTS))
+@torch.no_grad()
+def test_prompts_as_forests_change_nothing(kind, row_tokens, monkeypatch):
+    """Shared beginnings, equal prompts, and prompts that begin others, in one row and in several."""
+    monkeypatch.setattr("cftrec.decoding.tree._ROW_TOKENS", row_tokens)
     rng = np.random.default_rng(5)
-    catalogue = catalogue_of([rng.integers(0, VOCABULARY, rng.integers(2, 6)).tolist() for _ in range(40)])
     frame = rng.integers(0, VOCABULARY, 9)
-    starts = [np.append(frame, rng.integers(0, VOCABULARY, n)).astype(np.int32) for n in (0, 1, 4, 6, 4, 0)]
-    for kind in FORESTS:
-        results = []
-        for worth in (1, 10**9):
-            monkeypatch.setattr("cftrec.decoding.tree._WORTH", worth)
-            results.append(search(MODELS[kind], catalogue, starts, 5).scores)
-        np.testing.assert_allclose(*results, atol=TOLERANCE)
+    starts = [np.append(frame, rng.integers(0, VOCABULARY, n)).astype(np.int32) for n in (0, 1, 4, 6, 4, 0, 13)]
+    starts += [starts[3], rng.integers(0, VOCABULARY, 2).astype(np.int32)]
+    tree = TokenTree(MODELS[kind], starts)
+    row, sizes = np.arange(len(starts)), np.full(len(starts), 2)
+    tokens = rng.integers(0, VOCABULARY, 2 * len(starts))
+    hidden = tree.append(row, row, tokens, sizes).reshape(len(starts), 2, -1)
+    for place, start in enumerate(starts):
+        alone = TokenTree(MODELS[kind], [start])
+        np.testing.assert_allclose(tree.root[place], alone.root[0], atol=TOLERANCE)
+        own = alone.append(row[:1], row[:1], tokens[2 * place : 2 * place + 2], sizes[:1])
+        np.testing.assert_allclose(hidden[place], own, atol=TOLERANCE)
 
 
 def test_what_all_prompts_begin_with_is_computed_once(monkeypatch):
-    computed = []
-    run = TokenTree._run
+    computed, run = [], TokenTree._run
     monkeypatch.setattr(
         TokenTree, "_run", lambda self, tokens, *rest: computed.append(tokens.size) or run(self, tokens, *rest)
     )
-    frame = [np.append(np.arange(30) % VOCABULARY, [n]).astype(np.int32) for n in range(9)]
-    TokenTree(MODELS["llama"], frame)
-    assert computed == [30, 9]
+    TokenTree(MODELS["llama"], [np.append(np.arange(30) % VOCABULARY, [n]).astype(np.int32) for n in range(9)])
+    assert computed == [39]
 
 
 def test_a_spent_budget_gives_no_certificate():

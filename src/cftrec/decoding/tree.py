@@ -13,14 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DynamicCache
 
+from cftrec.forest import Forest
 from cftrec.forest.backbone import causal_lm, forest_hidden, logit_scale
 from cftrec.forest.masks import attention_mask
 from cftrec.forest.passes import Layout, make_passes
+from cftrec.forest.rows import cut_rows
 from cftrec.ragged import Ragged, ranges
 
 Ints = NDArray[np.int64]
 _PASS_TOKENS = 4096  # a state-space layer without kernels holds a whole state for each
-_WORTH = 64  # tokens that a shared beginning must spare, for it is a pass of its own
+_ROW_TOKENS = 512  # of prompts computed as one forest: longer rows share more, and attention is quadratic
 
 
 def open_tree(model: Any, prompts: Sequence[NDArray[np.int32]], batching: str) -> "TokenTree | PaddedTree":
@@ -37,8 +39,9 @@ def open_tree(model: Any, prompts: Sequence[NDArray[np.int32]], batching: str) -
 class TokenTree:
     """A tree whose keys and values are kept, each in a slot of its own; nothing is reordered.
 
-    What all prompts begin with is computed once. Every appended token takes a slot, the same column in all B rows;
-    columns that a row does not use stay invisible.
+    The prompts are computed as prefix forests, so that what they begin with is computed once a forest, and little is
+    padded. Every appended token takes a slot, the same column in all B rows; columns that a row does not use stay
+    invisible.
 
     Attributes:
         root: [B, H], the hidden state at each prompt's end.
@@ -50,23 +53,24 @@ class TokenTree:
     def __init__(self, model: Any, prompts: Sequence[NDArray[np.int32]]) -> None:
         self.model = model
         self.lengths = np.array([len(prompt) for prompt in prompts], dtype=np.int64)
-        width = int(self.lengths.max())
-        tokens = np.zeros((len(prompts), width), dtype=np.int64)
-        self.visible = np.arange(width) < self.lengths[:, None]
-        tokens[self.visible] = np.concatenate(prompts)
         self.paths = np.full((len(prompts), 1), -1, dtype=np.int64)
         # No config: a cache made from one drops old slots of sliding layers, and slots of a tree are not in order.
         self.cache = DynamicCache()
-        shared = _shared_beginning(prompts)
-        if shared:
-            self.depth = np.arange(shared)[None]
-            self._run(tokens[:1, :shared], self.depth, np.tri(shared, dtype=bool)[None])
-            self.cache.batch_repeat_interleave(len(prompts))
+        width = int(self.lengths.max())
+        self.visible = np.arange(width) < self.lengths[:, None]
+        rows = cut_rows(Ragged.of(prompts), max(_ROW_TOKENS, 2 * width))
+        line = np.repeat(np.arange(len(rows)), [len(row.members) for row in rows])
+        member = np.concatenate([row.members for row in rows])
+        nodes = np.zeros((len(prompts), width), dtype=np.int64)
+        nodes[np.repeat(member, self.lengths[member]), ranges(np.zeros_like(member), self.lengths[member])] = (
+            np.concatenate([path for row in rows for path in row.forest.paths])
+        )
+        line = line[np.argsort(member)]
+        hidden = self._run_forests([row.forest for row in rows])
+        self.root = hidden[torch.from_numpy(line), torch.from_numpy(nodes[np.arange(len(prompts)), self.lengths - 1])]
+        for layer in self.cache.layers:
+            layer.keys, layer.values = (_gathered(states, line, nodes) for states in (layer.keys, layer.values))
         self.depth = np.tile(np.arange(width), (len(prompts), 1))
-        # Padding comes last, so a prompt needs no more than the causal mask.
-        causal = np.tri(width, dtype=bool)[None, shared:].repeat(len(prompts), 0)
-        hidden = self._run(tokens[:, shared:], self.depth[:, shared:], causal)
-        self.root = hidden[torch.arange(len(prompts)), torch.from_numpy(self.lengths - 1 - shared)]
 
     def append(self, row: Ints, parent: Ints, tokens: Ints, sizes: Ints) -> Tensor:
         """Run chains and keep their keys and values.
@@ -110,6 +114,17 @@ class TokenTree:
         self.cache.batch_select_indices(torch.from_numpy(rows).to(self.model.device))
         self.lengths, self.visible, self.depth = self.lengths[rows], self.visible[rows], self.depth[rows]
 
+    def _run_forests(self, forests: list[Forest]) -> Tensor:
+        """Run one forest a row; [forests, longest, H]."""
+        columns = np.arange(max(len(forest.tokens) for forest in forests))
+        tokens, depth, end = np.zeros((3, len(forests), len(columns)), dtype=np.int64)
+        for row, forest in enumerate(forests):
+            filled = slice(len(forest.tokens))
+            tokens[row, filled], depth[row, filled], end[row, filled] = forest.tokens, forest.depth, forest.end
+        above = (columns <= columns[:, None]) & (columns[:, None] < end[:, None, :])
+        self.depth = depth
+        return self._run(tokens, depth, above | np.eye(len(columns), dtype=bool))  # what fills up sees itself
+
     def _remember(self, above: Ints, start: Ints, sizes: Ints) -> None:
         """Number new chains after the old ones: the slots above them, and their own, which begin at `start`."""
         columns = np.arange(int(sizes.max()))
@@ -132,12 +147,11 @@ class TokenTree:
         return output.last_hidden_state * logit_scale(self.model.config)
 
 
-def _shared_beginning(prompts: Sequence[NDArray[np.int32]]) -> int:
-    """Return how many tokens all prompts begin with, short of any one's last; 0 where they are not worth a pass."""
-    within = min(len(prompt) for prompt in prompts) - 1
-    table = np.stack([prompt[:within] for prompt in prompts])
-    shared = int(np.append((table == table[0]).all(0), False).argmin())
-    return shared if shared * (len(prompts) - 1) >= _WORTH else 0
+def _gathered(states: Tensor, line: Ints, nodes: Ints) -> Tensor:
+    """Lay each prompt's keys or values out as a row of its own: of [rows, heads, L, D] make [B, heads, width, D]."""
+    device = states.device
+    rows, places = torch.from_numpy(line).to(device), torch.from_numpy(nodes).to(device)
+    return states.transpose(1, 2)[rows[:, None], places].transpose(1, 2)
 
 
 class PaddedTree:
