@@ -296,6 +296,45 @@ class Recommend:
 
 
 @dataclass
+class Explain:
+    """Say what a history causes: the effect on one title against a named prior, by its tokens and by the history."""
+
+    run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
+    """RUN folder of `cftrec train`"""
+    history: Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(metavar="TITLE ...")]
+    """titles of the catalogue, oldest first"""
+    item: Annotated[str, arg(metavar="TITLE")]
+    """the title to explain"""
+    prior: str = "counts"
+    """what the effect is measured against: counts (training frequencies, smoothed), trained (the model's own answer
+    without history, where prior_weight trained it), or counterfactual (the same of any RUN)"""
+    shapley: int = 0
+    """random orders of the history that Shapley values are means of; 0: none"""
+    seed: int = 0
+    """of the orders"""
+
+    def run(self) -> None:
+        """Print the total and both splits, in nats."""
+        from cftrec.recommender import Recommender
+
+        recommender = Recommender.from_pretrained(self.run_folder)
+        titles = [title for group in self.history for title in group]
+        found = recommender.explain(titles, self.item, self.prior, self.shapley, self.seed)
+        print(f"{found.title}: effect {found.effect:+.4f} nats over the prior {found.prior}")
+        print(f"log p {found.log_p:.4f}, log prior {found.log_prior:.4f}")
+        print("\nby token (where the catalogue leaves a choice; the sum is the effect)")
+        for token in found.tokens:
+            if token.choice:
+                print(f"{token.effect:+.4f}\t{token.text!r}" if token.text else f"{token.effect:+.4f}\tend of title")
+        print(
+            "\nby item of the history: log p less that without the item" + ("; Shapley value" if found.orders else "")
+        )
+        for item in found.history:
+            share = "" if item.shapley is None else f"{item.shapley:+.4f} ± {item.shapley_error:.4f}\t"
+            print(f"{item.effect:+.4f}\t{share}{item.title}")
+
+
+@dataclass
 class Export:
     """Write a RUN's model as a plain folder of transformers with a model card, which loads without cftrec."""
 
@@ -336,6 +375,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "evaluate": Evaluate,
     "compare": Compare,
     "recommend": Recommend,
+    "explain": Explain,
     "export": Export,
     "demo": Demo,
 }
@@ -371,7 +411,7 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _parse(arguments: list[str]) -> Prepare | World | Train | Sweep | Evaluate | Compare | Recommend | Export | Demo:
+def _parse(arguments: list[str]) -> Any:
     """Parse with tyro; its boxed errors become one line."""
     messages = io.StringIO()
     wanted = {"-h", "--help"} & set(arguments)
