@@ -35,6 +35,7 @@ SMOLLM2 := --model smollm2 --bf16 --repeats 3
 bench: $(READY)
 	$(STEP)
 	$(BIN)/python benchmarks/forest_build.py --save
+	$(BIN)/python benchmarks/evaluate_ranks.py --save
 	$(BIN)/python benchmarks/loss_memory.py --save
 	$(BIN)/python benchmarks/prepare_amazon.py --save
 	$(BIN)/python benchmarks/step_memory.py --save

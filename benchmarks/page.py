@@ -233,6 +233,28 @@ def reviews(results: list[Result]) -> list[str]:
     return text
 
 
+def ranks(results: list[Result]) -> list[str]:
+    """Write how long stored ranks take to evaluate."""
+    rows = [
+        (
+            f"{result['options']['users']:,}",
+            f"{result['options']['items']:,}",
+            seconds(result["times"]["median_s"]),
+            f"{seconds(result['times']['min_s'])} to {seconds(result['times']['max_s'])}",
+            seconds(result["times"]["cpu_s"]),
+        )
+        for result in results
+    ]
+    facts = results[0]["options"]
+    return [
+        prose(
+            f"From ranks.parquet to metrics.json and slices.json: {facts['metrics']} metrics with intervals, "
+            f"{facts['slices']} slices, {facts['draws']:,} bootstrap draws; made-up ranks. CPU is that of all threads."
+        ),
+        table(("users", "items", "median", "range", "CPU"), rows),
+    ]
+
+
 def machines(results: list[Result]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return what each result was measured on and with."""
     packages = ("cftrec", "torch", "transformers", "numpy")
@@ -286,6 +308,7 @@ SECTIONS = {
     "loss_memory": ("Memory of the loss", memory),
     "forest_build": ("Laying out a step", forests),
     "read_amazon": ("Reading Amazon reviews", reviews),
+    "evaluate_ranks": ("Evaluating stored ranks", ranks),
 }
 
 if __name__ == "__main__":

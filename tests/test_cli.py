@@ -237,7 +237,7 @@ def test_the_best_model_by_ndcg_is_the_run(dataset, tmp_path):
     assert waited == 3 or len(values) == 10
     main(["evaluate", str(run), str(dataset), "--split", "validation"])
     metrics = json.loads((run / "validation" / "metrics.json").read_text())
-    assert metrics["NDCG@10"] == max(values)
+    assert metrics["NDCG@10"] == pytest.approx(max(values), rel=1e-12)
     assert len(set(values)) > 1
 
 
@@ -253,6 +253,21 @@ def test_compare_writes_summary_and_report(runs, tmp_path, capsys):
     assert "<script>x</script>" not in html
     assert not re.search(r"(src|href)=[\"']?http", html)
     assert str(tmp_path / "c" / "report.html") in capsys.readouterr().out
+
+
+def test_compare_groups_seeds(runs, dataset, tmp_path, capsys):
+    again = train(dataset, tmp_path / "cft-7", "seed=7")
+    main(["evaluate", str(again), str(dataset)])
+    shown = capsys.readouterr().out
+    assert re.search(r"^NDCG@10 +0\.\d{4} +0\.\d{4} to 0\.\d{4}$", shown, re.MULTILINE)
+    assert re.search(r"^Gini@10 ", shown, re.MULTILINE)
+    main(["compare", str(runs[0]), str(again), f"other={runs[1]}", "--group-seeds", "--out", str(tmp_path / "c")])
+    summary = json.loads((tmp_path / "c" / "summary.json").read_text())
+    assert [row["model"] for row in summary["rows"]] == ["popular", "cft", "other"]
+    assert [member["seed"] for member in summary["seeds"]["cft"]] == [42, 7]
+    assert "same seed" in fails(capsys, "compare", f"x={runs[0]}", f"x={runs[1]}", "--out", str(tmp_path / "d"))
+    assert "NAME=RUN" in fails(capsys, "compare", "x=", "--out", str(tmp_path / "d"))
+    assert "needs at least one RUN" in fails(capsys, "compare", "--out", str(tmp_path / "d"))
 
 
 def test_recommend_prints_titles_and_scores(runs, capsys):

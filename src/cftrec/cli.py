@@ -168,7 +168,7 @@ class Sweep:
 
 @dataclass
 class Evaluate:
-    """Rank the whole catalogue for every target of a split; writes metrics.json and ranks.parquet into the RUN.
+    """Rank the whole catalogue for every target of a split; metrics.json, slices.json and ranks.parquet go into RUN.
 
     Also effects.json and effects.parquet: how much likelier the history makes the true next title than the prior does.
     With --candidates it ranks within lists instead, and writes candidates.json and candidate_ranks.parquet alone.
@@ -194,7 +194,7 @@ class Evaluate:
     items that the user does not have (LLaRA: 20); the files of the whole catalogue stay as they are"""
 
     def run(self) -> None:
-        """Evaluate with a progress bar and print the metrics."""
+        """Evaluate with a progress bar and print the metrics with their 95 % intervals."""
         from cftrec.data import Dataset
         from cftrec.recommender import Recommender
 
@@ -227,12 +227,13 @@ class Evaluate:
             counts = " and ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in unknown.items())
             print(f"cftrec: the RUN does not know {counts}; unknown targets count as misses", file=sys.stderr)
         for name, value in result.metrics.items():
-            print(f"{name:8} {value:.4f}")
+            print(f"{name:13} {value:10.4f}{_interval(result.table[0][f'{name}_ci'])}")
         summary = result.effects.summary
         if summary["targets"]:
             (low, high), mean = summary["effect"]["ci"], summary["effect"]["mean"]
             print(f"effect   {mean:.4f} nats over the prior {self.prior} (95 % interval {low:.4f} to {high:.4f})")
             print(summary["fade"]["sentence"])
+        print(self.run_folder if self.split == "test" else self.run_folder / self.split)
 
     def _rank_candidates(self, recommender: Any, dataset: Any, candidates: str) -> None:
         from cftrec.evaluation import rank_candidates
@@ -254,16 +255,23 @@ class Evaluate:
 class Compare:
     """Compare evaluated RUNs with each other and with popularity: summary.json and one self-contained report.html."""
 
-    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN ...")]
-    """evaluated RUN folders"""
+    runs: Annotated[Positional[tuple[str, ...]], arg(metavar="[NAME=]RUN ...")]
+    """evaluated RUN folders, each under its own name or NAME; RUNs of one NAME are seeds of one method: one row"""
     out: Path = Path("comparison")
     """folder to make; must be free"""
+    group_seeds: bool = False
+    """RUNs whose configs differ in `seed` and `data_seed` alone are seeds of one method, cft-1 and cft-2 of cft"""
 
     def run(self) -> None:
-        """Compare and print the headline."""
+        """Compare with a progress bar and print the headline."""
         from cftrec.evaluation import compare
+        from cftrec.evaluation.methods import split_name
+        from cftrec.terminal import progress_bar
 
-        print(compare(self.runs, self.out)["headline"])
+        names, runs = zip(*map(split_name, self.runs), strict=True) if self.runs else ((), ())
+        with progress_bar("compare") as advance:
+            summary = compare(runs, self.out, names=names, group_seeds=self.group_seeds, progress=advance)
+        print(summary["headline"])
         print(self.out / "report.html")
 
 
@@ -473,6 +481,11 @@ def _options(command: str) -> set[str]:
             _COMMANDS, prog="cftrec", args=[command, "--help"], config=(OmitArgPrefixes,)
         )
     return set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", re.sub(r"\x1b\[[0-9;]*m", "", shown.getvalue())))
+
+
+def _interval(bounds: list[float] | None) -> str:
+    """Write a metric's 95 % interval, where it has one."""
+    return "" if bounds is None else f"   {bounds[0]:.4f} to {bounds[1]:.4f}"
 
 
 def _key_value(text: str) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from evaluation_fakes import make_dataset, ranker_for, write_run
@@ -19,9 +20,16 @@ def dataset() -> Dataset:
 def evaluated(tmp_path: Path, dataset: Dataset) -> Callable[..., Path]:
     """Return a maker of evaluated RUNs: evaluated("plain", noise=3) -> its folder."""
 
-    def make(name: str, noise: float = 0.0, seed: int = 0, of: Dataset = dataset, folder: str = "") -> Path:
+    def make(
+        name: str,
+        noise: float = 0.0,
+        seed: int = 0,
+        of: Dataset = dataset,
+        folder: str = "",
+        config: dict[str, Any] | None = None,
+    ) -> Path:
         ranker = ranker_for(of, name, noise, seed)
-        path = write_run(tmp_path / (folder or name), ranker, of)
+        path = write_run(tmp_path / (folder or name), ranker, of, **config or {})
         evaluate(ranker, of, out=path)
         return path
 

@@ -77,11 +77,11 @@ def ranker_for(dataset: Dataset, name: str = "cft", noise: float = 0.0, seed: in
     return Ranker(name, dataset.items["item_id"].to_list(), dataset.item_counts(), noise, seed)
 
 
-def write_run(path: Path, ranker: Ranker, dataset: Dataset) -> Path:
-    """Write a RUN folder as far as an evaluation reads it."""
+def write_run(path: Path, ranker: Ranker, dataset: Dataset, **config: object) -> Path:
+    """Write a RUN folder as far as an evaluation reads it; `config` goes before the options that are there."""
     manifest = {
         "name": ranker.run_name,
-        "config": {"model": "nano", "seed": 13, "effect_weight": 0.1},
+        "config": {"model": "nano", "seed": 13, "effect_weight": 0.1} | config,
         "training": {"steps": 1234, "seconds": 90.0},
     }
     known = dict(zip(dataset.items["item_id"], dataset.items["title"], strict=True))

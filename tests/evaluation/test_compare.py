@@ -9,7 +9,8 @@ import pytest
 from evaluation_fakes import SCRIPT, Ranker, make_dataset, ranker_for, write_run
 
 from cftrec.errors import InputError
-from cftrec.evaluation import METRICS, compare, evaluate, paired_test, per_target
+from cftrec.evaluation import ALL_METRICS, METRICS, compare, evaluate, paired_test, per_target
+from cftrec.evaluation.significance import holm
 
 
 @pytest.fixture
@@ -49,12 +50,12 @@ def test_summary(tmp_path, two):
     assert [row["model"] for row in summary["rows"]] == ["popular", "plain", "cft"]
     assert (summary["users"], summary["targets"], summary["split"]) == (30, 30, "test")
     for row in summary["rows"]:
-        assert set(row) == {"model", *METRICS, *(f"{metric}_ci" for metric in METRICS)}
-        for metric in METRICS:
+        assert set(row) == {"model", *ALL_METRICS, *(f"{metric}_ci" for metric in ALL_METRICS)}
+        for metric in ALL_METRICS:
             low, high = row[f"{metric}_ci"]
             assert low <= row[metric] <= high
     metrics = json.loads((two[1] / "metrics.json").read_text())
-    assert {name: summary["rows"][2][name] for name in METRICS} == pytest.approx(metrics)
+    assert {name: summary["rows"][2][name] for name in ALL_METRICS} == metrics
 
 
 def test_tests_of_every_pair(tmp_path, two):
@@ -67,8 +68,11 @@ def test_tests_of_every_pair(tmp_path, two):
         per_target(cft["rank"])["NDCG@10"], per_target(plain["rank"])["NDCG@10"], cft["user"], draws=300, seed=5
     )
     found = tests["cft", "plain", "NDCG@10"]
-    assert (found["difference"], found["p"], found["ci"]) == (expected.difference, expected.p, list(expected.ci))
-    assert found["p_holm"] >= found["p"] > 0
+    assert (found["difference"], found["ci"]) == (pytest.approx(expected.difference), pytest.approx(expected.ci))
+    assert (found["p"], found["p_permutation"]) == (expected.p, expected.p_permutation)
+    for p in ("p", "p_permutation"):
+        family = [test for test in summary["tests"] if test["metric"] == "NDCG@10"]
+        assert [test[f"{p}_holm"] for test in family] == holm([test[p] for test in family])
 
 
 def test_popular_row_is_the_baseline(tmp_path, two):
@@ -87,6 +91,7 @@ def test_equal_models_are_level(tmp_path, evaluated):
     for test in summary["tests"]:
         if {test["a"], test["b"]} == {"one", "two"}:
             assert (test["difference"], test["p"], test["ci"]) == (0.0, 1.0, [0.0, 0.0])
+            assert test["p_permutation"] == 1.0
 
 
 def test_a_run_named_popular_takes_the_place_of_the_baseline(tmp_path, evaluated):
@@ -119,7 +124,7 @@ def test_report_shows_what_it_must(tmp_path, two):
     for needed in ("erases it", "counterfactual", "True next title", "with history", "1234", "1.5", "made up", "torch"):
         assert needed in text
     assert text.count("True next title") == 5
-    assert len([tag for tag, _ in page.tags if tag == "svg"]) == 2 + 2 * 4 + 3
+    assert len([tag for tag, _ in page.tags if tag == "svg"]) == 2 + 2 + 2 * 4 + 3
     for name in ("plain", "cft"):
         effects = summary["effects"][name]
         assert effects["fade"]["sentence"] in text.replace("\u00a0", " ")
@@ -135,6 +140,109 @@ def test_effects_not_measured_are_not_shown(tmp_path, dataset):
     evaluate(ranker_for(dataset), dataset, out=run, effect_targets=0)
     assert compare([run], tmp_path / "out")["effects"]["cft"]["targets"] == 0
     assert 'id="effects"' not in (tmp_path / "out/report.html").read_text()
+
+
+@pytest.fixture
+def seeds(evaluated):
+    """Three seeds of cft and two of plain, mixed."""
+    return [
+        evaluated(f"{name}-{seed}", noise=noise, seed=seed, config={"seed": seed, "effect_weight": weight})
+        for seed in (1, 2, 3)
+        for name, noise, weight in (("plain", 30.0, 0), ("cft", 3.0, 0.1))
+        if (name, seed) != ("plain", 3)
+    ]
+
+
+def test_seeds_of_a_method_are_one_row(tmp_path, seeds):
+    summary = compare(seeds, tmp_path / "out", group_seeds=True, draws=500)
+    rows = {row["model"]: row for row in summary["rows"]}
+    assert list(rows) == ["popular", "plain", "cft"]
+    assert [(member["run"], member["seed"]) for member in summary["seeds"]["cft"]] == [
+        ("cft-1", 1),
+        ("cft-2", 2),
+        ("cft-3", 3),
+    ]
+    for name in ("plain", "cft"):
+        stored = [json.loads((run / "metrics.json").read_text()) for run in seeds if run.name.startswith(name)]
+        for metric in ALL_METRICS:
+            assert rows[name][metric] == pytest.approx(np.mean([metrics[metric] for metrics in stored]))
+        for member, metrics in zip(summary["seeds"][name], stored, strict=True):
+            assert member["NDCG@10"] == pytest.approx(metrics["NDCG@10"])
+    assert summary["bootstrap"]["resampled"] == "users and seeds"
+    assert {(test["a"], test["b"]) for test in summary["tests"]} == {
+        ("plain", "popular"),
+        ("cft", "popular"),
+        ("cft", "plain"),
+    }
+    assert any("cft is the mean of 3 RUNs" in note for note in summary["notes"])
+    source = (tmp_path / "out/report.html").read_text()
+    page = Page(source)
+    assert not page.open
+    assert "for plain, cft, the choice of the training seed" in " ".join(source.split())
+    assert "cft-2" in " ".join(page.text)
+
+
+def test_seeds_named_in_the_call(tmp_path, seeds):
+    names = ["both", None, "both", None, None]
+    summary = compare(seeds, tmp_path / "out", names=names, draws=50)
+    assert [row["model"] for row in summary["rows"]] == ["popular", "both", "cft-1", "cft-2", "cft-3"]
+    assert [member["run"] for member in summary["seeds"]["both"]] == ["plain-1", "plain-2"]
+    mixed = compare(seeds, tmp_path / "mixed", names=["x", None, None, "x", None], draws=50)
+    assert any("The RUNs of x differ not in their seed alone but also in effect_weight" in n for n in mixed["notes"])
+
+
+def test_one_run_under_two_names_differs_by_nothing(tmp_path, evaluated):
+    run = evaluated("cft", noise=3.0)
+    summary = compare([run, run], tmp_path / "out", names=["one", "other"])
+    (test,) = [t for t in summary["tests"] if (t["a"], t["b"], t["metric"]) == ("other", "one", "NDCG@10")]
+    assert (test["difference"], test["p"], test["p_permutation"], test["ci"]) == (0.0, 1.0, 1.0, [0.0, 0.0])
+
+
+def test_slices_of_every_model(tmp_path, two):
+    summary = compare(two, tmp_path / "out")
+    stored = json.loads((two[1] / "slices.json").read_text())["rows"]
+    mine = [row for row in summary["slices"] if row["model"] == "cft"]
+    assert [{key: value for key, value in row.items() if key != "model"} for row in mine] == stored[1:]
+    for kind in ("history length", "target popularity", "cold target"):
+        assert sum(row["targets"] for row in mine if row["slice"] == kind) == 30
+    assert {row["model"] for row in summary["slices"]} == {"popular", "plain", "cft"}
+    page = Page((tmp_path / "out/report.html").read_text())
+    text = re.sub(r"\s+", " ", " ".join(page.text))
+    for needed in (
+        "For whom they work",
+        "items in the history",
+        "coverage@10",
+        "Gini@10",
+        "p, permutation",
+        "shift@10",
+    ):
+        assert needed in text
+    assert "Recall@10" not in text
+
+
+def test_popularity_shares_have_intervals_and_a_shift(tmp_path, two):
+    shares = compare(two, tmp_path / "out")["popularity"]
+    for name, mine in shares["recommended"].items():
+        shift = np.subtract(mine, shares["histories"])
+        np.testing.assert_allclose(shares["shift"][name], shift, atol=1e-12)
+        for values, bounds in ((mine, shares["recommended_ci"][name]), (shift, shares["shift_ci"][name])):
+            assert all(
+                low <= value + 1e-12 and value <= high + 1e-12
+                for value, (low, high) in zip(values, bounds, strict=True)
+            )
+
+
+def test_users_of_several_targets_have_a_recall(tmp_path, evaluated):
+    run = evaluated("cft", noise=3.0, of=make_dataset(users=12, targets_each=3))
+    (_, row) = compare([run], tmp_path / "out")["rows"]
+    assert row["Recall@10"] == pytest.approx(row["HR@10"])  # every user has as many targets
+    assert "Recall@10" in " ".join(Page((tmp_path / "out/report.html").read_text()).text)
+
+
+def test_progress_ends_with_the_last_table(tmp_path, evaluated):
+    calls = []
+    compare([evaluated("cft")], tmp_path / "out", progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(done, len(calls)) for done in range(1, len(calls) + 1)]
 
 
 def test_report_fetches_nothing(tmp_path, two):

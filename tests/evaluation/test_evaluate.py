@@ -9,7 +9,7 @@ from evaluation_fakes import Ranker, make_dataset, ranker_for
 from cftrec.artefacts import sha256
 from cftrec.data.dataset import Dataset
 from cftrec.errors import InputError
-from cftrec.evaluation import METRICS, evaluate, rank_by_popularity
+from cftrec.evaluation import ALL_METRICS, evaluate, evaluation_table, rank_by_popularity
 
 
 def test_popularity_as_a_ranker_gets_the_ranks_of_the_baseline(dataset):
@@ -21,7 +21,7 @@ def test_popularity_as_a_ranker_gets_the_ranks_of_the_baseline(dataset):
         dataset.item_counts(), [dataset.history(position) for position in positions], dataset.events[positions]
     )
     assert result.popular["rank"].to_list() == expected.ranks.tolist()
-    assert tuple(result.metrics) == METRICS
+    assert tuple(result.metrics) == ALL_METRICS
 
 
 def test_rows_tell_user_target_and_history(dataset):
@@ -45,9 +45,15 @@ def test_files_are_written_and_read_back(tmp_path, dataset):
         "metrics.json",
         "popular.parquet",
         "ranks.parquet",
+        "slices.json",
     ]
     assert json.loads((tmp_path / "metrics.json").read_text()) == result.metrics
-    assert pl.read_parquet(tmp_path / "ranks.parquet").equals(result.ranks)
+    ranks = pl.read_parquet(tmp_path / "ranks.parquet")
+    assert ranks.equals(result.ranks)
+    stored = json.loads((tmp_path / "slices.json").read_text())
+    assert stored["rows"] == result.table
+    assert stored["rows"] == evaluation_table(ranks, dataset.items["item_id"].to_list(), dataset.item_counts())
+    assert stored["bootstrap"]["draws"] == 2000
     facts = json.loads((tmp_path / "evaluation.json").read_text())
     assert (facts["model"], facts["split"], facts["k"]) == ("cft", "test", 20)
     assert (facts["users"], facts["targets"], facts["exact_share"]) == (30, 30, 0.5)

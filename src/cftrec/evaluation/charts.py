@@ -22,6 +22,7 @@ _VARIABLES = {
     _FIRST: "var(--first)",
     _SECOND: "var(--second)",
 }
+_SERIES = (_FIRST, _SECOND, _MUTED)
 _WIDE, _NARROW = 4.6, 4.2  # inches of 72 units: drawn for a phone's width; a wide page shows two or three side by side
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
@@ -66,6 +67,36 @@ def dots(rows: Sequence[Mapping[str, Any]], metric: str) -> Markup:
         for row in rows
     )
     return _svg(f"{metric} of each model with its 95 % interval: {told}.", (_WIDE, 0.5 + 0.5 * len(rows)), draw)
+
+
+def slices(kind: str, metric: str, series: Mapping[str, Sequence[Mapping[str, Any]]]) -> Markup:
+    """Draw one metric of up to three models by kind of target, dots with 95 % intervals side by side.
+
+    Args:
+        kind: what the targets are sorted by; names the axis.
+        metric: drawn.
+        series: model -> its rows of this kind, with "value", the metric and its interval; the same values for all.
+    """
+    values = [row["value"] for row in next(iter(series.values()))]
+    place = np.arange(len(values), dtype=float)
+
+    def draw(axes: Axes) -> None:
+        for number, (rows, colour, marker) in enumerate(zip(series.values(), _SERIES, "os^", strict=False)):
+            x = place + 0.2 * (number - (len(series) - 1) / 2)
+            low, high = np.array([row[f"{metric}_ci"] or [row[metric]] * 2 for row in rows]).T
+            axes.vlines(x, low, high, color=colour, linewidth=2.5)
+            axes.plot(x, [row[metric] for row in rows], marker, color=colour, markersize=7)
+        axes.set_xticks(place, values)
+        axes.set_xlim(-0.6, len(values) - 0.4)
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.grid(axis="y")
+        axes.set_xlabel(kind)
+
+    told = "; ".join(
+        f"{name} " + ", ".join(f"{row['value']}: {row[metric]:.4f}" for row in rows) for name, rows in series.items()
+    )
+    return _svg(f"{metric} by {kind}: {told}.", (_WIDE, 2.8), draw)
 
 
 def log_probabilities(name: str, choices: Sequence[Mapping[str, Any]], floor: float) -> Markup:

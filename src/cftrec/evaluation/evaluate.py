@@ -17,9 +17,12 @@ from cftrec.data.dataset import Dataset
 from cftrec.errors import InputError
 from cftrec.evaluation.cases import Cases, cases_of, split_targets
 from cftrec.evaluation.effects import Effects, Schema, effects_of
-from cftrec.evaluation.metrics import CUTOFFS, means, per_target
+from cftrec.evaluation.measures import ALL_METRICS
+from cftrec.evaluation.metrics import CUTOFFS
 from cftrec.evaluation.popularity import rank_by_popularity
 from cftrec.evaluation.ranker import Items, Ranker
+from cftrec.evaluation.significance import BOOTSTRAP
+from cftrec.evaluation.slices import evaluation_table
 
 _BATCH = 64  # histories searched at once
 SHOWN_HISTORY = 20  # newest items of a history that are written beside its target
@@ -44,6 +47,7 @@ class Evaluation:
 
     Attributes:
         metrics: flat means, {"HR@10": ...}.
+        table: the same with 95 % intervals, first of all targets, then by slice, see `slices.slice_rows`.
         ranks: one row a target, see `RANKS_SCHEMA`; `history_length` counts all events before the target, `history`
             holds the newest of them that the RUN knows.
         popular: the popularity baseline on the same targets; its `rank` is exact in the whole catalogue.
@@ -52,6 +56,7 @@ class Evaluation:
     """
 
     metrics: dict[str, float]
+    table: list[dict[str, Any]]
     ranks: pl.DataFrame
     popular: pl.DataFrame
     effects: Effects
@@ -62,6 +67,7 @@ class Evaluation:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "evaluation.json").unlink(missing_ok=True)
         write_json(folder / "metrics.json", self.metrics)
+        write_json(folder / "slices.json", {"bootstrap": BOOTSTRAP, "rows": self.table})
         write_json(folder / "effects.json", self.effects.summary)
         for name, table in {"ranks": self.ranks, "popular": self.popular, "effects": self.effects.table}.items():
             write_parquet(folder / f"{name}.parquet", table)
@@ -142,9 +148,12 @@ def evaluate(
     }
     if sample is not None:
         facts |= {"sample": sample, "seed": seed}
+    ranks = _ranks_frame(cases, rank, items, np.concatenate(answers.scores), exact, names)
+    table = evaluation_table(ranks, recommender.catalogue.item_ids, recommender.counts)
     result = Evaluation(
-        metrics=means(per_target(rank)),
-        ranks=_ranks_frame(cases, rank, items, np.concatenate(answers.scores), exact, names),
+        metrics={name: table[0][name] for name in ALL_METRICS if name in table[0]},
+        table=table,
+        ranks=ranks,
         popular=_popular_frame(cases, popular.ranks, popular.items, names),
         effects=effects,
         facts=facts,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cftrec.artefacts import package_versions
 from cftrec.evaluation import charts
+from cftrec.evaluation.measures import TESTED
 from cftrec.evaluation.metrics import CUTOFFS, KINDS
 from cftrec.evaluation.runs import EvaluatedRun, Model
 from cftrec.evaluation.showcase import choose_users
@@ -22,7 +23,21 @@ _MEANING = {
     "HR": "Hit rate: share of targets in the first k",
     "NDCG": "1 / log2(1 + rank) in the first k",
     "MRR": "1 / rank in the first k",
+    "Recall": "Share of a user’s targets in the first k, every user counted alike",
 }
+_LISTED = {
+    "coverage@10": "share of the catalogue that somebody is recommended",
+    "Gini@10": "inequality of how often items are recommended: 0 all alike, 1 one item only",
+    "popularity@10": "training events of a recommended item",
+    "novelty@10": "bits: −log₂ of a recommended item’s share of the training events",
+    "shift@10": "popularity groups between a list and its user’s history; below 0: more popular",
+}
+_KINDS_OF_SLICES = {
+    "history length": "items in the history",
+    "target popularity": "popularity group of the target, 1 the most popular",
+    "cold target": "target never seen in training",
+}
+_DRAWN = 3  # models in a plot of slices
 _PLOTTED = ("NDCG@10", "HR@10")
 _SHOWN_PAIRS = 6  # more pairs of models than that are folded away, but for those with the best model
 _SHOWN_ITEMS = 10  # of each list and of each history
@@ -53,11 +68,16 @@ def render_report(summary: Mapping[str, Any], models: Sequence[Model], runs: Seq
         "thousands": _thousands,
         "unbroken": _unbroken,
         "minus": _minus,
+        "digits": _digits,
+        "p_value": _p_value,
     }
     return environment.get_template("report.html.j2").render(
         summary=summary,
         names=[model.name for model in models],
-        metrics=list(_metric_groups(summary["rows"])),
+        metrics=list(_metric_groups(summary)),
+        slices=_slices(summary),
+        tested=TESTED,
+        listed=_listed(summary["rows"]),
         dots=[(metric, charts.dots(summary["rows"], metric)) for metric in _PLOTTED],
         pairs=_pairs(summary),
         effects=_effects(models),
@@ -70,19 +90,57 @@ def render_report(summary: Mapping[str, Any], models: Sequence[Model], runs: Seq
     )
 
 
-def _metric_groups(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+def _metric_groups(summary: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the metrics table: for each kind of metric its rows, one cell a model, the best marked.
 
-    At 1 the kinds are equal, so only the first kind has this row.
+    At 1 the kinds are equal, so only the first kind has this row. Recall differs from HR only where a user has several
+    targets.
     """
-    for kind in KINDS:
+    rows = summary["rows"]
+    for kind in KINDS if summary["targets"] == summary["users"] else (*KINDS, "Recall"):
         lines = []
         for cutoff in CUTOFFS if kind == KINDS[0] else CUTOFFS[1:]:
             name = f"{kind}@{cutoff}"
-            best = max(row[name] for row in rows)
-            cells = [{"mean": row[name], "ci": row[f"{name}_ci"], "best": row[name] == best} for row in rows]
-            lines.append({"name": name, "cells": cells})
+            lines.append({"name": name, "cells": _cells(rows, name)})
         yield {"kind": kind, "meaning": _MEANING[kind], "lines": lines}
+
+
+def _cells(rows: Sequence[Mapping[str, Any]], name: str) -> list[dict[str, Any]]:
+    """Return one metric of each model, the best marked."""
+    best = max(row[name] for row in rows)
+    return [{"mean": row[name], "ci": row[f"{name}_ci"], "best": row[name] == best} for row in rows]
+
+
+def _slices(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return NDCG@10 by kind of target: plots of the best models, and for each kind one line a value."""
+    best = sorted(summary["rows"], key=lambda row: -row[METRIC])[:_DRAWN]
+    names = [row["model"] for row in best]
+    plots, kinds = [], []
+    for kind, meaning in _KINDS_OF_SLICES.items():
+        rows = [row for row in summary["slices"] if row["slice"] == kind]
+        values = dict.fromkeys(row["value"] for row in rows)
+        lines = []
+        for value in values:
+            here = [row for row in rows if row["value"] == value]
+            sizes = {"targets": here[0]["targets"], "users": here[0]["users"]}
+            lines.append({"value": value, "cells": _cells(here, METRIC)} | sizes)
+        kinds.append({"meaning": meaning, "lines": lines})
+        if len(values) > 1:
+            series = {name: [row for row in rows if row["model"] == name] for name in names}
+            plots.append((f"{METRIC} by {kind}", charts.slices(meaning, METRIC, series)))
+    return {"kinds": kinds, "plots": plots, "drawn": names}
+
+
+def _listed(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the metrics of what is recommended, one line each; a model without any list has none."""
+    return [
+        {
+            "name": name,
+            "meaning": meaning,
+            "cells": [{"value": row.get(name), "ci": row.get(f"{name}_ci")} for row in rows],
+        }
+        for name, meaning in _LISTED.items()
+    ]
 
 
 def _pairs(summary: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -231,6 +289,14 @@ def _signed(value: float) -> str:
 
 def _minus(number: str) -> str:
     return number.replace("-", "−")
+
+
+def _digits(value: float) -> str:
+    return f"{value:.4g}".replace("-", "−")
+
+
+def _p_value(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else f"{p:.1g}"
 
 
 def _percent(share: float) -> str:

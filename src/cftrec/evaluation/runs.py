@@ -48,7 +48,7 @@ class EvaluatedRun:
 
 @dataclass(frozen=True)
 class Model:
-    """One row of a comparison: a RUN's answers to the common targets, or the popularity baseline's."""
+    """One row of a comparison: answers to the common targets of a RUN, a method's first, or the popularity baseline."""
 
     name: str
     ranks: NDArray[np.int64]  # [n], 0 = not in the list
@@ -91,19 +91,12 @@ def read_runs(paths: Sequence[Path]) -> list[EvaluatedRun]:
     """Read several evaluated RUNs and check that they answer the same question.
 
     Raises:
-        InputError: no RUN; one that cannot be read (`read_run`); two of one name; other users or targets.
+        InputError: no RUN; one that cannot be read (`read_run`); other users or targets.
     """
     if not paths:
         raise InputError("compare needs at least one RUN; name the folders that `cftrec train` made")
     runs = [read_run(path) for path in paths]
-    named: dict[str, EvaluatedRun] = {}
     for run in runs:
-        if run.name in named:
-            raise InputError(
-                f"{run.path}: its name {run.name!r} is also that of {named[run.name].path}; "
-                "each RUN of a comparison needs its own name"
-            )
-        named[run.name] = run
         _check_same_targets(runs[0], run)
     return runs
 

@@ -1,0 +1,96 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from cftrec.errors import InputError
+from cftrec.evaluation.methods import differing_options, methods, split_name
+
+
+def run(name, *, dataset="d", **config):
+    return SimpleNamespace(
+        name=name, path=Path("runs") / name, manifest={"config": config, "dataset": {"sha256": dataset}}
+    )
+
+
+def grouped(runs, names=None, group_seeds=True):
+    found = methods(runs, names or [None] * len(runs), group_seeds)
+    return {method.name: [one.name for one in method.runs] for method in found}
+
+
+def test_configs_that_differ_in_the_seed_alone_are_one_method():
+    runs = [
+        run("cft-1", seed=1, data_seed=None, effect_weight=0.1),
+        run("plain-1", seed=1, effect_weight=0),
+        run("cft-12", seed=12, data_seed=3, effect_weight=0.1),
+        run("plain-12", seed=12, effect_weight=0),
+        run("elsewhere", seed=2, effect_weight=0, dataset="other"),
+    ]
+    assert grouped(runs) == {"cft": ["cft-1", "cft-12"], "plain": ["plain-1", "plain-12"], "elsewhere": ["elsewhere"]}
+    assert len(grouped(runs, group_seeds=False)) == 5
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "name"),
+    [
+        ("cft-1", "cft-2", "cft"),
+        ("cft1", "cft2", "cft"),
+        ("cft.seed1", "cft.seed2", "cft"),
+        ("cft_s1", "cft_s2", "cft"),
+        ("cft seed 1", "cft seed 2", "cft"),
+        ("cft", "again", "cft"),
+        ("cft", "cft-2", "cft"),
+        ("1", "2", "1"),
+    ],
+)
+def test_the_method_is_called_as_its_runs_less_their_seeds(first, second, name):
+    assert list(grouped([run(first, seed=1), run(second, seed=2)])) == [name]
+
+
+def test_a_run_alone_keeps_its_name():
+    assert grouped([run("cft-1", seed=1), run("other-1", seed=1, beta=1)]) == {
+        "cft-1": ["cft-1"],
+        "other-1": ["other-1"],
+    }
+
+
+def test_runs_without_a_config_are_never_grouped():
+    runs = [run("one"), run("two")]
+    assert grouped(runs) == {"one": ["one"], "two": ["two"]}
+    assert grouped(runs, ["both", "both"]) == {"both": ["one", "two"]}
+
+
+def test_given_names_group_and_rename():
+    runs = [run("a", seed=1, beta=0.5), run("b", seed=2, beta=1), run("c", seed=1, beta=0.5)]
+    found = methods(runs, ["x", "x", None], True)
+    assert {method.name: [one.name for one in method.runs] for method in found} == {"x": ["a", "b"], "c": ["c"]}
+    assert found[0].seeds == [1, 2]
+    assert differing_options(found[0]) == ["beta"]
+    assert differing_options(found[1]) == []
+
+
+def test_names_in_the_call(tmp_path):
+    assert split_name("cft=runs/cft-1") == ("cft", Path("runs/cft-1"))
+    assert split_name("runs/cft-1") == (None, Path("runs/cft-1"))
+    assert split_name("runs/beta=1") == (None, Path("runs/beta=1"))
+    (tmp_path / "a=b").mkdir()
+    assert split_name(str(tmp_path / "a=b")) == (None, tmp_path / "a=b")
+    for text in ("=run", "cft="):
+        with pytest.raises(InputError, match="write NAME=RUN"):
+            split_name(text)
+
+
+@pytest.mark.parametrize(
+    ("runs", "names", "line"),
+    [
+        ([run("a", seed=1), run("a", seed=1, beta=1)], None, "its name 'a' is also that of"),
+        ([run("a", seed=1), run("b", seed=2, beta=1)], ["b", None], "name one of them, NAME=RUN"),
+        ([run("a", seed=1), run("b", seed=1)], None, "another RUN of 'a' has the same seed, 1"),
+        ([run("a", seed=1), run("a", seed=1)], ["x", "x"], "comes twice in 'x'"),
+    ],
+)
+def test_refused(runs, names, line):
+    with pytest.raises(InputError) as error:
+        grouped(runs, names)
+    assert line in str(error.value)
+    assert "\n" not in str(error.value)
