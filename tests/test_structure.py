@@ -14,7 +14,7 @@ from cftrec.training.config import describe_options
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "cftrec"
 FLOW = ["data", "text", "forest", "objective", "training", "decoding", "recommender", "export", "evaluation"]
-FLOW += ["demo", "cli"]
+FLOW += ["serving", "demo", "cli"]
 ANYWHERE = {"artefacts", "errors", "ragged", "terminal"}
 
 

@@ -318,7 +318,9 @@ class Recommender:
     def _token_effects(self, item: int, log_p: NDArray[np.float64], expected: NDArray[np.float64]) -> list[TokenEffect]:
         trie, tokens = self.catalogue.trie, self.catalogue.sequence(item)
         inner = tokens[: len(tokens) - len(self.prompt.closing)]
-        texts = [f"<{token}>" for token in inner] if self.tokenizer is None else token_texts(self.tokenizer, inner)
+        texts = (
+            [f"<{token}>" for token in inner] if self.tokenizer is None else token_texts(self.tokenizer, inner.tolist())
+        )
         texts += [""] * len(self.prompt.closing)
         choices = trie.choices[trie.parent[trie.path(item)]]
         return [
