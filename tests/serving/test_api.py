@@ -208,7 +208,7 @@ def test_a_thousand_malformed_bodies(client):
 
 
 def test_a_token_is_asked_for(runs):
-    with TestClient(make_app(runs[:1], token="wörd".encode().decode("latin-1"))) as client:
+    with TestClient(make_app(runs[:1], token="wörd")) as client:
         for path in ("/v1/model", "/v1/items", "/metrics", "/openapi.json", "/nothing"):
             answer = client.get(path)
             problem(answer, 401)

@@ -24,7 +24,7 @@ class Busy(Exception):
         self.retry_after_s = retry_after_s
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Job:
     """Work that waits.
 
@@ -72,7 +72,7 @@ class Batcher:
     def submit(
         self, kind: Hashable, answer: Callable[[list[Any]], Sequence[Any]], value: Any, size: int = 1
     ) -> Future[Any]:
-        """Queue a job; a result that is cancelled before the worker takes it costs nothing.
+        """Queue a job; a result that is cancelled before the worker takes it leaves the queue.
 
         Raises:
             Busy: the queue is full, or closed.
@@ -85,7 +85,15 @@ class Batcher:
             self._jobs.append(job)
             self._waiting += size
             self._changed.notify()
+        job.result.add_done_callback(lambda result: self._forget(job) if result.cancelled() else None)
         return job.result
+
+    def _forget(self, job: Job) -> None:
+        """Make room where somebody waits no more."""
+        with self._changed:
+            if job in self._jobs:
+                self._jobs.remove(job)
+                self._waiting -= job.size
 
     def close(self) -> None:
         """Answer what waits, take no more, and end the worker."""

@@ -5,7 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -91,7 +91,8 @@ class Served:
             order = self._counts_order[~np.isin(self._counts_order, left_out)][:k]
             return order, self._counts[order]
         nobody = np.empty(0, dtype=np.int64)
-        found = self.recommender.search([nobody], min(k, len(self.recommender.catalogue)), deny=[left_out]).items[0]
+        asked = replace(self.recommender, softmax="catalogue")  # a prior's own, whatever the RUN recommends by
+        found = asked.search([nobody], min(k, len(asked.catalogue)), deny=[left_out]).items[0]
         best = found[found >= 0]
         return best, self.log_prior(name, best)
 
