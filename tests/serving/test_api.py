@@ -158,9 +158,12 @@ def test_faults_name_their_place(client):
     assert {fault["pointer"] for fault in wrong["errors"]} == {"/k", "/what"}
     untrained = client.post("/v1/explain", json={"history": ["X"], "item": "Fargo", "prior": "trained"})
     assert problem(untrained, 422)["errors"][0]["pointer"] == "/prior"
-    assert "at least 2" in problem(
-        client.post("/v1/explain", json={"history": ["X", "Alien"], "item": "Fargo", "shapley": 1}), 422
-    )["detail"]
+    assert (
+        "at least 2"
+        in problem(client.post("/v1/explain", json={"history": ["X", "Alien"], "item": "Fargo", "shapley": 1}), 422)[
+            "detail"
+        ]
+    )
     assert problem(client.get("/v1/items", params={"model": "nothing"}), 422)["errors"][0]["pointer"] == "/model"
     problem(client.get("/nothing"), 404)
     assert "POST" in client.get("/v1/recommend").headers["allow"]
@@ -178,7 +181,23 @@ def broken_bodies(count: int) -> list[bytes]:
     """Mutate a good body: cut it, change bytes and values, or send something else altogether."""
     rng = random.Random(7)
     good = {"histories": [["Star Wars", "X"]], "by": "title", "k": 3, "gamma": 0.5, "allow": ["Fargo"], "deny": ["X"]}
-    values = [None, -1, 0, 1e999, "", "\ud800", "x" * 5000, [], [[]], [[[]]], {}, True, "../../etc/passwd", "\x00", 2**70]
+    values = [
+        None,
+        -1,
+        0,
+        1e999,
+        "",
+        "\ud800",
+        "x" * 5000,
+        [],
+        [[]],
+        [[[]]],
+        {},
+        True,
+        "../../etc/passwd",
+        "\x00",
+        2**70,
+    ]
     made = [b"", b"null", b"[]", b"\xff\xfe", b"[" * 20000, b"{" * 20000, b'"histories"', b'{"histories": NaN}']
     while len(made) < count:
         text = bytearray(json.dumps(good).encode())
@@ -215,7 +234,9 @@ def test_a_token_is_asked_for(runs):
             assert answer.headers["www-authenticate"] == "Bearer"
         problem(client.get("/v1/model", headers={"Authorization": "Bearer other"}), 401)
         assert client.get("/v1/model", headers={b"Authorization": "Bearer wörd".encode()}).status_code == 200
-        assert [client.get(path).status_code for path in ("/", "/page.js", "/page.css", "/healthz", "/readyz")] == [200] * 5
+        assert [client.get(path).status_code for path in ("/", "/page.js", "/page.css", "/healthz", "/readyz")] == [
+            200
+        ] * 5
 
 
 def test_a_full_queue_and_a_slow_answer_are_said(runs, monkeypatch):

@@ -61,7 +61,9 @@ def test_a_full_queue_refuses_and_says_when_to_come_back():
     assert busy.value.retry_after_s >= 1
     gate.open.set()
     assert [result.result(10) for result in kept] == [2, 4]
-    assert batcher.submit("a", gate, 4, 50).result(10) == 8, "what is larger than the queue finds its place in an empty one"
+    assert batcher.submit("a", gate, 4, 50).result(10) == 8, (
+        "what is larger than the queue finds its place in an empty one"
+    )
     batcher.close()
 
 

@@ -38,14 +38,16 @@ def process(runs):
     started.wait()
 
 
-def ask(connection: http.client.HTTPConnection, path: str = "/v1/recommend", body: str | None = BODY) -> tuple[int, bytes]:
+def ask(
+    connection: http.client.HTTPConnection, path: str = "/v1/recommend", body: str | None = BODY
+) -> tuple[int, bytes]:
     connection.request("POST" if body else "GET", path, body, JSON)
     answer = connection.getresponse()
     return answer.status, answer.read()
 
 
 def test_hup_reloads_and_term_answers_what_was_accepted(process):
-    """Clients keep asking over kept connections through a reload and to the end; all get whole answers or none begins."""
+    """Clients ask over kept connections through a reload and to the end: whole answers, or a closed door."""
     started, port = process
     outcomes: Counter[str] = Counter()
     stop = threading.Event()

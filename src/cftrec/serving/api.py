@@ -139,9 +139,9 @@ def make_app(folders: Sequence[Path], *, limits: Limits | None = None, token: st
 
 
 def _v1(service: Service) -> APIRouter:
-    router = APIRouter(tags=["recommendations"], responses=documented(401, 413, 422, 503))
+    router = APIRouter(tags=["recommendations"], responses=documented(401, 422, 503))
 
-    @router.post("/recommend")
+    @router.post("/recommend", responses=documented(400, 413))
     async def recommend(request: RecommendRequest) -> RecommendResponse:
         """Return the k best items of each history, best first."""
         served = service.served(request.model)
@@ -152,7 +152,7 @@ def _v1(service: Service) -> APIRouter:
         results = [_recommendations(served, one) for one in ranked]
         return RecommendResponse(model=served.name, version=served.version, results=results)
 
-    @router.post("/explain")
+    @router.post("/explain", responses=documented(400, 413))
     async def explain(request: ExplainRequest) -> ExplainResponse:
         """Return the history's effect on one item, split over the title's tokens and the history's items."""
         served = service.served(request.model)

@@ -53,9 +53,7 @@ def answer_with_problems(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Request, error: RequestValidationError) -> Response:
-        faults = [
-            Fault.model_construct(pointer=_pointer(one), detail=one["msg"], nearest=[]) for one in error.errors()
-        ]
+        faults = [Fault.model_construct(pointer=_pointer(one), detail=one["msg"], nearest=[]) for one in error.errors()]
         return ProblemResponse(422, "the request is not as documented", faults)
 
     @app.exception_handler(UnusableRequest)

@@ -1,8 +1,8 @@
 """What requests and answers look like; the OpenAPI document follows from these models."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, StringConstraints
 
 MAX_HISTORIES = 64
 MAX_HISTORY = 1000
@@ -13,6 +13,13 @@ MAX_ORDERS = 20  # Shapley values of 20 items: up to 400 prompts
 MAX_SHOWN = 50
 _ITEMS: list[JsonValue] = ["Star Wars (1977)", "Fargo (1996)"]
 
+
+def _whole(value: Any) -> Any:
+    """Take 10.0 for 10, as JSON does, which knows but one kind of numbers."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+_WHOLE = BeforeValidator(_whole)
 Reference = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TITLE)]
 By = Annotated[Literal["title", "id"], Field(description="what the strings that name items are")]
 PriorName = Annotated[
@@ -39,7 +46,7 @@ class RecommendRequest(_Request):
     ]
     """items of each user, oldest first; an empty history asks for what the model expects of anyone"""
     by: By = "title"
-    k: Annotated[int, Field(ge=1, le=MAX_K, description="items wanted for each history")] = 10
+    k: Annotated[int, Field(ge=1, le=MAX_K, description="items wanted for each history"), _WHOLE] = 10
     gamma: Annotated[
         float,
         Field(
@@ -71,8 +78,12 @@ class ExplainRequest(_Request):
     shapley: Annotated[
         int,
         Field(
-            ge=0, le=MAX_ORDERS, description="random orders of the history for Shapley values; 0: none, else 2 or more"
+            ge=0,
+            le=MAX_ORDERS,
+            description="random orders of the history that Shapley values are means of; 0: none",
+            json_schema_extra={"not": {"const": 1}},  # of one order nobody knows the error
         ),
+        _WHOLE,
     ] = 0
     model: ModelName = None
 

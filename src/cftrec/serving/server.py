@@ -13,6 +13,7 @@ import uvicorn
 from cftrec.errors import InputError
 from cftrec.serving.api import Limits, make_app
 
+_IDLE_S = 75  # a kept connection: longer than proxies keep theirs, so that none meets a door just closed
 _FAREWELL_S = 0.5  # still answering, connections closed after each answer, before no more are taken
 
 
@@ -68,7 +69,9 @@ def serve(
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     logging.getLogger("cftrec.serving").setLevel(logging.INFO)
-    config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, lifespan="on")
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, server_header=False, lifespan="on", timeout_keep_alive=_IDLE_S
+    )
     signal.signal(signal.SIGHUP, lambda *_: service.runs.reload())
     bound, name = door.getsockname()[1], f"[{host}]" if ":" in host else host
     started(f"http://{name}:{bound}/")
