@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,19 @@ def batch_rate(recommender: Any, histories: list[list[str]], size: int, k: int, 
     return done / (time.monotonic() - begin)
 
 
+def explain_ratio(recommender: Any, histories: list[list[str]], k: int, softmax: str, turns: int = 10) -> float:
+    """Return the median time of an explanation over that of the recommendation it explains, in turn."""
+    asked = replace(recommender, softmax=softmax)
+    ratios = []
+    for history in histories[: turns + 1]:
+        begin = time.perf_counter()
+        best = asked.recommend([history], k)[0][0]
+        middle = time.perf_counter()
+        asked.explain(history, best.title)
+        ratios.append((time.perf_counter() - middle) / (middle - begin))
+    return float(np.median(ratios[1:]))
+
+
 def main(args: argparse.Namespace) -> None:
     from cftrec import Recommender
     from common import report
@@ -97,6 +110,9 @@ def main(args: argparse.Namespace) -> None:
     ]
     bodies = [json.dumps({"histories": [history], "k": args.k}).encode() for history in histories]
     part = args.seconds / 4
+    explained = {
+        softmax: explain_ratio(recommender, histories, args.k, softmax) for softmax in ("catalogue", "vocabulary")
+    }
     before = batch_rate(recommender, histories, args.clients, args.k, part)
     command = [sys.executable, "-m", "cftrec.cli", "serve", str(args.run), "--port", "0"]
     service = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ)
@@ -118,6 +134,7 @@ def main(args: argparse.Namespace) -> None:
     result = {
         "options": {name: value for name, value in vars(args).items() if name not in ("run", "save")},
         "model": {"parameters": sum(p.numel() for p in recommender.model.parameters()), "items": len(titles)},
+        "explain_over_recommend": explained,
         "batch_per_s": [before, after],
         "served_per_s": rate,
         "served_over_batch": rate / ((before + after) / 2),
