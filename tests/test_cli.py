@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -98,6 +99,24 @@ def test_dataset_accounts_for_every_event(dataset):
         assert step["events"]["in"] == step["events"]["kept"] + sum(step["events"]["dropped"].values())
     assert len(data.users) == 30
     assert len(data.targets("test")) == len(data.targets("validation")) == 25
+
+
+def test_samples_as_alpaca_json_and_back(dataset, tmp_path, capsys):
+    main(["data", str(dataset), "--prompt", "alpaca", "--window", "10", "--alpaca", str(tmp_path / "json")])
+    assert f"{tmp_path / 'json'}: " in capsys.readouterr().out
+    main(["prepare", str(tmp_path / "json"), "--out", str(tmp_path / "back")])
+    before, after = Dataset.load(dataset), Dataset.load(tmp_path / "back")
+    for split in ("train", "validation", "test"):
+        assert len(before.targets(split)) == len(after.targets(split))
+    assert "needs the sections" in fails_after_output(capsys, dataset, tmp_path)
+
+
+def fails_after_output(capsys, dataset, tmp_path) -> str:
+    """Return what is said of a prompt that has no such sections."""
+    with pytest.raises(SystemExit) as stop:
+        main(["data", str(dataset), "--alpaca", str(tmp_path / "other")])
+    assert stop.value.code == 2
+    return capsys.readouterr().err
 
 
 def test_run_is_self_contained(runs, dataset, tmp_path):
@@ -280,6 +299,32 @@ def test_recommend_prints_titles_and_scores(runs, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 10
 
 
+def test_recommend_keeps_to_rules(runs, log, tmp_path, capsys):
+    def items(*more: str) -> list[str]:
+        main(["recommend", str(runs[0]), "--history", "Up", "-k", "20", *more])
+        return [line.split("\t")[2] for line in capsys.readouterr().out.splitlines()]
+
+    (tmp_path / "three").write_text("M\n\ni2\nUp\n", encoding="utf-8")
+    (tmp_path / "one").write_text("\ufeffM\n", encoding="utf-8")
+    three, one = str(tmp_path / "three"), str(tmp_path / "one")
+    assert sorted(items("--allow", three)) == ["Amélie 🎬", "M"]
+    assert items("--allow", three, "--deny", one) == ["Amélie 🎬"]
+    assert len(items("--beam", "2")) > 0
+
+
+def test_items_are_added(runs, log, tmp_path, capsys):
+    shutil.copytree(runs[0], tmp_path / "run")
+    (tmp_path / "new.csv").write_text("item_id,title\nn0,Alien³\nn1,\u05e9\u05dc\u05d5\u05dd 🎬\n", encoding="utf-8")
+    main(["add", str(tmp_path / "run"), "--items", str(tmp_path / "new.csv")])
+    assert "items added: 2; in the catalogue now: 12" in capsys.readouterr().out
+    main(["recommend", str(tmp_path / "run"), "--history", "Up", "-k", "20"])
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert {line[3] for line in lines if line[-1] == "untrained"} >= {"n0", "n1"}
+    with pytest.raises(SystemExit, match="2"):
+        main(["add", str(tmp_path / "run"), "--items", str(tmp_path / "new.csv")])
+    assert "item_id 'n0', 'n1': in the catalogue already" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("prompt", ["alpaca", "d3", "template"])
 def test_prompts_train_and_recommend(dataset, prompt, tmp_path):
     (tmp_path / "template").write_text("Seen {category}s: {history}.\nNext:")
@@ -337,7 +382,7 @@ def test_repeats_are_recommended_to_an_evaluation_only(log, runs, tmp_path):
 
 
 def test_bad_commands(capsys):
-    assert "prepare, train" in fails(capsys, "bogus")
+    assert "prepare, world, data, train" in fails(capsys, "bogus")
     assert "--same-title" in fails(capsys, "prepare", "x", "--format", "table", "--out", "y", "--same", "merge")
     assert "distinguish" in fails(capsys, "prepare", "x", "--format", "table", "--out", "y", "--same-title", "no")
     assert "--out" in fails(capsys, "train", "x")
@@ -427,7 +472,7 @@ def test_help_and_exit_codes_of_the_process():
     command = [sys.executable, "-m", "cftrec.cli"]
     shown = subprocess.run([*command, "prepare", "--help"], capture_output=True, text=True, check=False)
     assert shown.returncode == 0
-    assert "--same-title {merge,distinguish}" in shown.stdout
+    assert "--same-title {merge,distinguish,keep}" in shown.stdout
     assert "default: merge" in shown.stdout
     failed = subprocess.run([*command, "recommend", "/", "--history", "x"], capture_output=True, text=True, check=False)
     assert failed.returncode == 2

@@ -4,12 +4,15 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 
 from cftrec import CFTConfig, Recommender
+from cftrec.artefacts import read_manifest, replaced_part
 from cftrec.decoding import sequence_log_probs
 from cftrec.errors import InputError
 from cftrec.training import train
+from cftrec.training.add import add_items
 
 WINDOW = 4
 
@@ -101,6 +104,116 @@ def test_a_spent_budget_is_said(recommender):
     assert vocabulary.search([np.array([0])], 9, budget=1).expanded.tolist() == [1]
 
 
+def test_rules_leave_out_and_the_normaliser_stays(recommender):
+    """Ids go before titles, a title means both items that have it, and scores are those of the whole catalogue."""
+    (whole,) = recommender.recommend([["Fargo"]], k=20)
+    scores = {item.item_id: item.score for item in whole}
+    (answer,) = recommender.recommend([["Fargo"]], k=20, allow=["Toy Story (1995)", "i0", "Fargo", "X"], deny=["X"])
+    assert {item.item_id for item in answer} == {"i0", "i2", "i3"}
+    assert all(item.score == pytest.approx(scores[item.item_id], abs=1e-5) for item in answer)
+    assert recommender.recommend([["Fargo"]], allow=[]) == [[]]
+
+
+def test_rules_of_each_user(recommender):
+    histories = [np.array([1]), np.array([2, 3]), np.array([], dtype=int)]
+    allow = [np.array([1, 4, 5]), None, np.array([7])]
+    found = recommender.search(histories, 12, allow=allow, deny=[np.array([4]), np.arange(8), np.array([0])])
+    assert [sorted(set(items.tolist()) - {-1}) for items in found.items] == [[5], [8, 9, 10, 11], [7]]
+
+
+def test_a_cap_of_a_column(recommender):
+    columns = pl.DataFrame({"genre": ["a", "b"] * 6, "none": [None] * 12}, schema_overrides={"none": pl.String})
+    capped = replace(recommender, catalogue=replace(recommender.catalogue, columns=columns))
+    (whole,) = capped.recommend([[]], k=12)
+    (answer,) = capped.recommend([[]], k=12, cap={"genre": 2, "none": 1})
+    genre = [int(item.item_id[1:]) % 2 for item in whole]
+    first_two = sorted(place for value in (0, 1) for place in np.flatnonzero(np.array(genre) == value)[:2])
+    assert [item.item_id for item in answer] == [whole[place].item_id for place in first_two]
+    assert all(item.exact for item in answer)
+
+
+def test_an_early_end_is_said_with_its_bound(recommender):
+    vocabulary = replace(recommender, softmax="vocabulary")
+    ((whole,), (beam,), (late,)) = (
+        vocabulary.recommend([["Fargo"]], k=9, **options) for options in ({}, {"beam": 1}, {"budget_ms": 0.0})
+    )
+    assert all(item.exact and item.bound == -np.inf for item in whole)
+    for answer in (beam, late):
+        assert not any(item.exact for item in answer)
+        missed = {item.item_id: item.score for item in whole}.keys() - {item.item_id for item in answer}
+        assert max(item.score for item in whole if item.item_id in missed) <= answer[0].bound + 1e-5 if answer else True
+    assert not beam[0].exact
+    assert np.isfinite(beam[0].bound)
+
+
+NEW = pl.DataFrame({"item_id": ["n0", "n1"], "title": ["Alien &amp; Co ", "Zorro"], "genre": ["x", "y"]})
+
+
+def test_added_items_are_recommended_and_marked(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    before = Recommender.from_pretrained(tmp_path / "run")
+    after = before.add_items(NEW)
+    for recommender in (after, Recommender.from_pretrained(tmp_path / "run")):
+        assert recommender.catalogue.titles[-2:] == ["Alien & Co", "Zorro"]
+        (answer,) = recommender.recommend([["Zorro", "Fargo"]], k=20)
+        marked = {item.item_id: item.untrained for item in answer}
+        assert marked["n0"]
+        assert not marked["i0"]
+        titles = [item.title for item in answer]
+        np.testing.assert_allclose(
+            recommender.score([["Zorro", "Fargo"]], titles)[0], [a.score for a in answer], atol=1e-4
+        )
+    again = after.add_items(NEW.with_columns(item_id=pl.lit("m") + pl.col("item_id"), title=pl.col("title") + "!"))
+    assert (
+        len(Recommender.from_pretrained(tmp_path / "run").catalogue)
+        == len(again.catalogue)
+        == len(before.catalogue) + 4
+    )
+    assert sorted(path.name for path in (tmp_path / "run").glob("*catalogue-*")) == ["catalogue-3"]
+    # Whoever has the earlier ones open goes on reading them.
+    assert len(before.recommend([["Fargo"]], k=20)[0]) == 11
+    assert (
+        after.catalogue.sequence(len(before.catalogue)).tolist()
+        == again.catalogue.sequence(len(before.catalogue)).tolist()
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (NEW.drop("title"), "no column 'title'"),
+        (NEW.with_columns(title=pl.lit(" ")), "row 1 has no title"),
+        (NEW.with_columns(title=pl.lit("Fargo")), "title 'Fargo', 'Fargo': in the catalogue already"),
+        (NEW.head(0), "no rows"),
+    ],
+)
+def test_items_that_cannot_be_added_change_nothing(run, tmp_path, table, message):
+    shutil.copytree(run, tmp_path / "run")
+    manifest = (tmp_path / "run" / "manifest.json").read_bytes()
+    with pytest.raises(InputError, match=message):
+        add_items(tmp_path / "run", table)
+    assert (tmp_path / "run" / "manifest.json").read_bytes() == manifest
+    assert len(list((tmp_path / "run").iterdir())) == len(list(run.iterdir()))
+
+
+def test_of_two_additions_at_once_one_is_refused(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    manifest = read_manifest(tmp_path / "run", "run")
+    add_items(tmp_path / "run", NEW)
+    with (
+        pytest.raises(InputError, match="catalogue-2: is there already"),
+        replaced_part(tmp_path / "run", manifest, "catalogue") as folder,
+    ):
+        (folder / "late").write_text("")
+    assert "Zorro" in Recommender.from_pretrained(tmp_path / "run").catalogue.titles
+    assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_a_model_in_training_takes_no_items(recommender):
+    with pytest.raises(InputError, match="still in training"):
+        replace(recommender, folder=None).add_items(NEW)
+
+
 def test_more_items_than_there_are(recommender):
     (answer,) = recommender.recommend([recommender.catalogue.titles[:1]], k=10**12)
     assert 0 < len(answer) < len(recommender.catalogue)
@@ -113,7 +226,7 @@ def test_bad_input(recommender):
         recommender.score([["Fargoo"]], ["Fargo"])
 
 
-@pytest.mark.parametrize("name", ["prompt.json", "config.yaml", "catalogue.safetensors", "model/model.safetensors"])
+@pytest.mark.parametrize("name", ["prompt.json", "config.yaml", "trie/paths.npy", "model/model.safetensors"])
 def test_a_file_changed_at_its_size_is_refused(run, tmp_path, name):
     shutil.copytree(run, tmp_path / "run")
     content = bytearray((tmp_path / "run" / name).read_bytes())

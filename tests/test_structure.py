@@ -14,7 +14,7 @@ from cftrec.training.config import describe_options
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "cftrec"
 FLOW = ["data", "text", "forest", "objective", "training", "decoding", "recommender", "export", "evaluation"]
-FLOW += ["serving", "demo", "cli"]
+FLOW += ["baselines", "look", "serving", "demo", "cli"]
 ANYWHERE = {"artefacts", "errors", "ragged", "terminal"}
 
 
@@ -68,6 +68,16 @@ def demo_table() -> str:
     return "\n".join(lines)
 
 
+def baselines_table() -> str:
+    """Write the table of docs/baselines.md from the committed result."""
+    result = json.loads((ROOT / "benchmarks" / "results" / "baselines-ml-100k.json").read_text(encoding="utf-8"))
+    lines = ["| | HR@10 | NDCG@10 | MRR@10 | trials | seconds |", "| --- | --- | --- | --- | --- | --- |"]
+    for name, model in result["models"].items():
+        numbers = " | ".join(f"{model['metrics'][metric]:.4f}" for metric in ("HR@10", "NDCG@10", "MRR@10"))
+        lines.append(f"| {name} | {numbers} | {max(1, len(model['trials']))} | {model['seconds']:.0f} |")
+    return "\n".join(lines)
+
+
 def speed_table() -> str:
     """Write README's table of speeds from the committed results."""
     lines = ["| samples/s over | " + " | ".join(SPEEDS.values()) + " |", "| --- |" + " --- |" * len(SPEEDS)]
@@ -94,3 +104,4 @@ def test_readme_quotes_committed_results():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert demo_table() in readme
     assert speed_table() in readme
+    assert baselines_table() in (ROOT / "docs" / "baselines.md").read_text(encoding="utf-8")

@@ -20,7 +20,7 @@ from cftrec.errors import InputError
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-_HASHED_BYTES = 2**30  # a second's work; larger files are checked by size
+_HASHED_BYTES = 2**30  # a second's work; larger files are checked by size unless their reader wants otherwise
 _PACKAGES = ("cftrec", "torch", "transformers", "peft", "tokenizers", "polars", "numpy")
 
 
@@ -47,7 +47,7 @@ def new_folder(path: Path, kind: str, manifest: dict[str, Any]) -> Iterator[Path
 
     Args:
         path: where the folder shall stand; must be free (`refuse_if_taken`).
-        kind: "dataset", "run" or "comparison"; `read_manifest` checks it.
+        kind: "dataset", "run", "predictions" or "comparison"; `read_manifest` checks it.
         manifest: filled by the block as it goes; written last, with the size and SHA-256 of every file.
 
     Raises:
@@ -62,23 +62,78 @@ def new_folder(path: Path, kind: str, manifest: dict[str, Any]) -> Iterator[Path
         raise InputError(f"{path}: cannot be created ({error.strerror}); choose a folder you may write") from error
     try:
         yield staging
-        files = sorted(file for file in staging.rglob("*") if file.is_file())
-        checksums = {
-            str(file.relative_to(staging)): {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in files
-        }
         head = {"kind": kind, "format_version": FORMAT_VERSION}
-        write_json(staging / MANIFEST, head | manifest | {"packages": package_versions(), "files": checksums})
+        write_json(staging / MANIFEST, head | manifest | {"packages": package_versions(), "files": _checksums(staging)})
         _publish(staging, path)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
 
 
-def _publish(staging: Path, path: Path) -> None:
-    """Put a finished folder under its name, readable as the process's other files are (mkdtemp's are private)."""
+def part_of(path: Path, manifest: Mapping[str, Any], part: str) -> Path:
+    """Return where a part of a folder stands: in the folder itself until it was replaced."""
+    return path / manifest.get("parts", {}).get(part, ".")
+
+
+@contextmanager
+def replaced_part(path: Path, manifest: Mapping[str, Any], part: str) -> Iterator[Path]:
+    """Write a part of a folder anew, whole or not at all: yields an empty staging folder that becomes the part.
+
+    The new part stands beside the old one, and the manifest, replaced in one step at the end, names it; whoever has
+    the old one open goes on reading that. Each replacement takes the next number, so of two at once one is refused.
+
+    Args:
+        path: the folder.
+        manifest: the folder's, as read before the part that is replaced.
+        part: the part's name.
+
+    Raises:
+        InputError: the part was replaced meanwhile, or the folder cannot be written.
+    """
+    old = manifest.get("parts", {}).get(part)
+    name = f"{part}-{2 if old is None else int(old.rpartition('-')[2]) + 1}"
+    try:
+        staging = Path(tempfile.mkdtemp(prefix=f".{part}.", suffix=".partial", dir=path))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    try:
+        yield staging
+        _make_readable(staging)
+        files = {file: facts for file, facts in manifest["files"].items() if not file.startswith(f"{old}/")}
+        files |= {f"{name}/{file}": facts for file, facts in _checksums(staging).items()}
+        try:
+            staging.rename(path / name)  # fails where there is a folder with something in it
+        except OSError as error:
+            raise InputError(
+                f"{path / name}: is there already: another command has changed {path} meanwhile, so run this one "
+                "again; or one was killed at its very end, then remove that folder first"
+            ) from error
+        staging = path / name
+        parts = manifest.get("parts", {}) | {part: name}
+        write_json(path / MANIFEST, {**manifest, "parts": parts, "files": files})
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    if old is not None:
+        shutil.rmtree(path / old, ignore_errors=True)
+
+
+def _checksums(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return size and SHA-256 of every file in a folder."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in files}
+
+
+def _make_readable(folder: Path) -> None:
+    """Give a folder of mkdtemp, whose are private, the permissions of the process's other files."""
     mask = _umask()
-    for item in (staging, *staging.rglob("*")):
+    for item in (folder, *folder.rglob("*")):
         item.chmod((0o777 if item.is_dir() else 0o666) & ~mask)
+
+
+def _publish(staging: Path, path: Path) -> None:
+    """Put a finished folder under its name."""
+    _make_readable(staging)
     if not path.exists():
         staging.rename(path)
         return
@@ -101,8 +156,14 @@ def _umask() -> int:
     return mask
 
 
-def read_manifest(path: Path, kind: str) -> dict[str, Any]:
-    """Return the manifest of a folder after checking its kind, version, and files: by checksum, above 1 GiB by size.
+def read_manifest(path: Path, kind: str, *others: str, hashed_bytes: int | None = _HASHED_BYTES) -> dict[str, Any]:
+    """Return the manifest of a folder after checking its kind, version, and files: by checksum, large ones by size.
+
+    Args:
+        path: the folder.
+        kind: what it should be.
+        others: kinds that will do, too.
+        hashed_bytes: the largest file whose checksum is compared (default 1 GiB); None compares every one.
 
     Raises:
         InputError: not such a folder, made by a later version, or a file is missing or cut.
@@ -114,14 +175,14 @@ def read_manifest(path: Path, kind: str) -> dict[str, Any]:
         expected = [(path / name, facts["bytes"], facts["sha256"]) for name, facts in files.items()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a {kind} folder (no readable {MANIFEST}); make one with `{maker}`") from error
-    if found != kind:
+    if found not in (kind, *others):
         raise InputError(f"{path}: this is a {found} folder, where a {kind} is needed; make one with `{maker}`")
     if version > FORMAT_VERSION:
         raise InputError(f"{path}: written in format {version}, newer than this cftrec; update it")
     for file, size, checksum in expected:
         if not file.is_file() or file.stat().st_size != size:
             raise InputError(f"{file}: missing or cut since it was written; make the {kind} again with `{maker}`")
-        if size <= _HASHED_BYTES and sha256(file) != checksum:
+        if (hashed_bytes is None or size <= hashed_bytes) and sha256(file) != checksum:
             raise InputError(f"{file}: changed since it was written; make the {kind} again with `{maker}`")
     return manifest
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
@@ -20,6 +20,10 @@ from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 from cftrec.data import PrepareOptions
 from cftrec.data.world import WorldOptions
 from cftrec.errors import InputError
+from cftrec.look.view import View
+
+if TYPE_CHECKING:  # slow to import
+    from cftrec.evaluation import Evaluation
 
 
 @dataclass
@@ -29,7 +33,7 @@ class Prepare:
     source: Positional[str]
     """the log: a folder or file (docs/data.md), or `installed` (ML-100K of the recbole wheel)"""
     out: Path | None = None
-    """DATASET folder to make; must be free; needed unless with --describe"""
+    """DATASET folder to make; must be free, or made of the same input with the same options, where nothing is left to do; needed unless with --describe"""  # noqa: E501
     format: str = "auto"
     """recbole, movielens, amazon, steam, lastfm, goodreads, yelp, splits (CSVs of D3, CFT, IGD and MiniOneRec), alpaca, table, or auto, which looks at the source"""  # noqa: E501
     describe: bool = False
@@ -38,8 +42,7 @@ class Prepare:
 
     def run(self) -> None:
         """Prepare, save, and say what came out; or describe."""
-        from cftrec.artefacts import refuse_if_taken
-        from cftrec.data import SPLITS, prepare
+        from cftrec.data import SPLITS, already_prepared, prepare
         from cftrec.data.sources.describe import describe
 
         if self.describe:
@@ -47,7 +50,9 @@ class Prepare:
             return
         if self.out is None:
             raise InputError("--out is missing: name the DATASET folder to make, or give --describe to look first")
-        refuse_if_taken(self.out)
+        if already_prepared(self.out, self.source, self.format, self.options):
+            print(f"already prepared from the same input with the same options; nothing to do\n{self.out}")
+            return
         dataset = prepare(self.source, self.format, self.options)
         dataset.save(self.out)
         targets = ", ".join(f"{len(dataset.targets(split)):,} {split}" for split in SPLITS)
@@ -74,6 +79,50 @@ class World:
         print(f"best possible on the test split: NDCG@10 {truth['optimum']['test']['NDCG@10']:.4f}, ", end="")
         print(f"HR@10 {truth['optimum']['test']['HR@10']:.4f}; true effect {truth['mean_effect']['test']:.4f} nats")
         print(self.out)
+
+
+@dataclass
+class Data:
+    """Look at a Dataset: sizes, histories, popularity, cuts, leakage, and samples exactly as a model will see them."""
+
+    data: Annotated[Positional[Path], arg(metavar="DATASET")]
+    """DATASET folder of `cftrec prepare`; the checksum of every file is compared"""
+    view: Annotated[View, arg(name="")] = field(default_factory=View)
+    split: str = "train"
+    """split whose samples are shown: train, validation or test"""
+    samples: int = 10
+    """samples to show, drawn at random"""
+    seed: int = 0
+    """seed of the draw"""
+    html: Path | None = None
+    """file to write as one self-contained page with plots; must not exist"""
+    alpaca: Path | None = None
+    """folder to make: all samples as the authors' Alpaca JSON, with --prompt alpaca or d3, --window and --category"""
+
+    def run(self) -> None:
+        """Print the summary and the samples; write the page."""
+        from cftrec.data import Dataset
+        from cftrec.data.summary import summarise
+        from cftrec.look.lines import lines
+        from cftrec.look.page import render_page
+        from cftrec.look.samples import draw_samples
+
+        if self.html is not None and self.html.exists():
+            raise InputError(f"{self.html}: is there already; name another file or remove it first")
+        dataset = Dataset.load(self.data, verify=True)
+        summary = summarise(dataset)
+        samples = draw_samples(dataset, self.view, split=self.split, count=self.samples, seed=self.seed)
+        for line in lines(summary, samples):
+            print(line)
+        if self.html is not None:
+            self.html.write_text(render_page(dataset, summary, samples), encoding="utf-8")
+            print(self.html)
+        if self.alpaca is not None:
+            from cftrec.text import write_alpaca
+
+            view = self.view
+            written = write_alpaca(dataset, view.prompt, self.alpaca, category=view.category, window=view.window)
+            print(f"{self.alpaca}: " + ", ".join(f"{count:,} {split}" for split, count in written.items()) + " records")
 
 
 @dataclass
@@ -173,10 +222,12 @@ class Evaluate:
 
     Also effects.json and effects.parquet: how much likelier the history makes the true next title than the prior does.
     With --candidates it ranks within lists instead, and writes candidates.json and candidate_ranks.parquet alone.
+
+    With --predictions the lists are those of a table, and the folder they are written to is a new one.
     """
 
     run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
-    """RUN folder of `cftrec train`"""
+    """RUN folder of `cftrec train`; with --predictions, folder to make, whose name names the system in comparisons"""
     data: Annotated[Positional[Path], arg(metavar="DATASET")]
     """DATASET folder whose users are asked"""
     split: str = "test"
@@ -186,6 +237,8 @@ class Evaluate:
     prior: str = "counts"
     """what the history's effect is measured against: counts (training frequencies, smoothed), trained (the model's own
     answer to the prompt without history, where prior_weight trained it), or counterfactual (the same of any RUN)"""
+    keep_history: bool = False
+    """also rank what is in the history, for logs and worlds in which users take items again"""
     sample: int | None = None
     """rank so many random targets of the split only; left out, all"""
     seed: int = 0
@@ -194,8 +247,18 @@ class Evaluate:
     """rank within candidates instead: those of a table with columns user and item, or N, the target and N - 1 random
     items that the user does not have (LLaRA: 20); the files of the whole catalogue stay as they are"""
 
+    predictions: Path | None = None
+    """any system's lists: CSV or Parquet, columns user, item, rank (from 1); optional: history_length, score"""
+
     def run(self) -> None:
         """Evaluate with a progress bar and print the metrics with their 95 % intervals."""
+        if self.predictions is not None:
+            from cftrec.evaluation.predictions import evaluate_predictions
+
+            _print_evaluation(
+                evaluate_predictions(self.run_folder, self.data, self.predictions, self.split, self.k), self.run_folder
+            )
+            return
         from cftrec.data import Dataset
         from cftrec.recommender import Recommender
 
@@ -205,7 +268,7 @@ class Evaluate:
             self._rank_catalogue(recommender, dataset)
         else:
             self._rank_candidates(recommender, dataset, self.candidates)
-        print(self.run_folder if self.split == "test" else self.run_folder / self.split)
+            print(self.run_folder if self.split == "test" else self.run_folder / self.split)
 
     def _rank_catalogue(self, recommender: Any, dataset: Any) -> None:
         from cftrec.evaluation import evaluate
@@ -220,6 +283,7 @@ class Evaluate:
                 self.run_folder,
                 advance,
                 prior=self.prior,
+                keep_history=self.keep_history,
                 sample=self.sample,
                 seed=self.seed,
             )
@@ -227,14 +291,7 @@ class Evaluate:
         if any(unknown.values()):
             counts = " and ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in unknown.items())
             print(f"cftrec: the RUN does not know {counts}; unknown targets count as misses", file=sys.stderr)
-        for name, value in result.metrics.items():
-            print(f"{name:13} {value:10.4f}{_interval(result.table[0][f'{name}_ci'])}")
-        summary = result.effects.summary
-        if summary["targets"]:
-            (low, high), mean = summary["effect"]["ci"], summary["effect"]["mean"]
-            print(f"effect   {mean:.4f} nats over the prior {self.prior} (95 % interval {low:.4f} to {high:.4f})")
-            print(summary["fade"]["sentence"])
-        print(self.run_folder if self.split == "test" else self.run_folder / self.split)
+        _print_evaluation(result, self.run_folder if self.split == "test" else self.run_folder / self.split)
 
     def _rank_candidates(self, recommender: Any, dataset: Any, candidates: str) -> None:
         from cftrec.evaluation import rank_candidates
@@ -253,11 +310,44 @@ class Evaluate:
 
 
 @dataclass
+class Baseline:
+    """Train a baseline on a Dataset, its settings searched on validation, and rank the whole catalogue with it."""
+
+    data: Annotated[Positional[Path], arg(metavar="DATASET")]
+    """DATASET folder of `cftrec prepare`"""
+    model: str
+    """popular, itemknn, ease, sasrec or bert4rec, all of RecTools"""
+    out: Path
+    """folder to make, for `cftrec compare`; must be free; its name names the baseline in comparisons"""
+    set: Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(metavar="KEY=VALUE ...")] = ()
+    """settings that are not searched, such as length=200 dropout=0.3; listed below with defaults and units"""
+    trials: int | None = None
+    """settings tried at most, judged by validation NDCG@10, the defaults first; 1 searches nothing; unset: 8 for sasrec
+    and bert4rec, all for the others, which are trained at once"""
+    split: str = "test"
+    """whose targets are ranked: test, validation or train"""
+    k: Annotated[int, arg(aliases=["-k"])] = 20
+    """length of the lists, at least 20"""
+
+    def run(self) -> None:
+        """Search, train and rank with progress bars, and print the settings and the metrics."""
+        from cftrec.baselines import baseline
+        from cftrec.terminal import progress_bar
+
+        given = dict(_key_value(text) for group in self.set for text in group)
+        result = baseline(
+            self.data, self.out, self.model, given, self.split, self.k, trials=self.trials, bar=progress_bar
+        )
+        _print_evaluation(result, self.out)
+
+
+@dataclass
 class Compare:
     """Compare evaluated RUNs with each other and with popularity: summary.json and one self-contained report.html."""
 
     runs: Annotated[Positional[tuple[str, ...]], arg(metavar="[NAME=]RUN ...")]
-    """evaluated RUN folders, each under its own name or NAME; RUNs of one NAME are seeds of one method: one row"""
+    """folders of evaluated RUNs, of `cftrec baseline` and of `cftrec evaluate --predictions`, each under its own name
+    or NAME; RUNs of one NAME are seeds of one method: one row"""
     out: Path = Path("comparison")
     """folder to make; must be free"""
     group_seeds: bool = False
@@ -288,20 +378,72 @@ class Recommend:
     """items wanted"""
     keep_history: bool = False
     """also recommend what is in the history"""
+    allow: Path | None = None
+    """text file of the only items to recommend, an id or a title a line"""
+    deny: Path | None = None
+    """text file of items not to recommend, an id or a title a line"""
+    cap: Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(metavar="COLUMN=N ...")] = ()
+    """at most N items of one value of a column of the item table, such as genre=2"""
     budget: int = 2000
     """most beginnings of titles looked into before the search ends without being exact"""
+    budget_ms: float | None = None
+    """most milliseconds before the search ends so, loading the RUN not counted; left out, no bound"""
+    beam: int | None = None
+    """keep so many beginnings a level, as beam search does; left out, the exact search"""
 
     def run(self) -> None:
-        """Print rank, score, title and item id, separated by tabs."""
+        """Print rank, score, title and item id, separated by tabs, and `untrained` where no training chose so."""
         from cftrec.recommender import Recommender
 
+        cap = dict(_cap(text) for group in self.cap for text in group)
+        allow, deny = (None if file is None else _lines(file) for file in (self.allow, self.deny))
         recommender = Recommender.from_pretrained(self.run_folder)
         titles = [title for group in self.history for title in group]
-        (answer,) = recommender.recommend([titles], self.k, keep_history=self.keep_history, budget=self.budget)
+        (answer,) = recommender.recommend(
+            [titles],
+            self.k,
+            keep_history=self.keep_history,
+            allow=allow,
+            deny=deny or (),
+            cap=cap,
+            budget=self.budget,
+            budget_ms=self.budget_ms,
+            beam=self.beam,
+        )
         for rank, item in enumerate(answer, 1):
-            print(f"{rank}\t{item.score:.4f}\t{item.title}\t{item.item_id}")
-        if not all(item.exact for item in answer):
-            print("cftrec: not exact, the budget is spent; raise --budget", file=sys.stderr)
+            mark = "\tuntrained" if item.untrained else ""
+            print(f"{rank}\t{item.score:.4f}\t{item.title}\t{item.item_id}{mark}")
+        if not answer:
+            print("cftrec: no title was found: none may be recommended, or the search ended too early", file=sys.stderr)
+        elif not answer[0].exact:
+            hint = "raise --budget or --budget-ms" if self.beam is None else "raise --beam, or leave it out"
+            bound = f"a title not looked into could have log p {answer[0].bound:.4f}"
+            print(f"cftrec: not exact, the search ended early: {bound}; {hint}", file=sys.stderr)
+
+
+@dataclass
+class Add:
+    """Add new items to a RUN without training; recommendations mark what training never had to choose."""
+
+    run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
+    """RUN folder of `cftrec train`"""
+    items: Path
+    """table (CSV, Parquet, JSON lines) with columns item_id, title and the item table's others"""
+
+    def run(self) -> None:
+        """Add the items, or none, and say what is in the catalogue now."""
+        from cftrec.data.sources.sheet import read_table
+        from cftrec.training.add import add_items
+        from cftrec.training.run import quiet_transformers
+
+        quiet_transformers()
+        items = read_table(self.items).frame
+        catalogue = add_items(self.run_folder, items)
+        older = int((catalogue.untrained & catalogue.trained).sum())
+        print(f"items added: {items.height:,}; in the catalogue now: {len(catalogue):,}")
+        if older:
+            print(f"older items that a new choice, which did not exist in training, now tells from new ones: {older:,}")
+        print(self.run_folder)
 
 
 @dataclass
@@ -422,12 +564,15 @@ _ABOUT = "Recommend with a language model: from an interaction log to a trained,
 _COMMANDS: dict[str, Callable[..., Any]] = {
     "prepare": Prepare,
     "world": World,
+    "data": Data,
     "train": Train,
     "sweep": Sweep,
     "evaluate": Evaluate,
+    "baseline": Baseline,
     "compare": Compare,
     "recommend": Recommend,
     "explain": Explain,
+    "add": Add,
     "serve": Serve,
     "export": Export,
     "demo": Demo,
@@ -478,6 +623,8 @@ def _parse(arguments: list[str]) -> Any:
             raise InputError(_one_line(messages.getvalue(), arguments)) from None
         if arguments[0] == "train":
             _print_options()
+        if arguments[0] == "baseline":
+            _print_settings()
         raise
 
 
@@ -492,6 +639,32 @@ def _unwrapped() -> Iterator[None]:
         del os.environ["COLUMNS"]
         if before is not None:
             os.environ["COLUMNS"] = before
+
+
+def _print_evaluation(result: "Evaluation", folder: Path) -> None:
+    """Print what must be known of a result on stderr, then the metrics and where they are."""
+    for note in result.facts.get("notes", []):
+        print(f"cftrec: {note}", file=sys.stderr)
+    for name, value in result.metrics.items():
+        print(f"{name:13} {value:10.4f}{_interval(result.table[0][f'{name}_ci'])}")
+    if (summary := result.effects.summary)["targets"]:
+        (low, high), mean = summary["effect"]["ci"], summary["effect"]["mean"]
+        over = f"nats over the prior {summary['prior']}"
+        print(f"effect   {mean:.4f} {over} (95 % interval {low:.4f} to {high:.4f})")
+        print(summary["fade"]["sentence"])
+    print(folder)
+
+
+def _print_settings() -> None:
+    """Print the settings of each baseline."""
+    from cftrec.baselines import MODELS, describe_settings
+
+    width = shutil.get_terminal_size().columns
+    for model in MODELS:
+        print(f"settings of {model} for --set KEY=VALUE:{'' if MODELS[model] else ' none'}")
+        for name, default, meaning in describe_settings(model):
+            text = f"  {name}  {meaning} (default: {default})"
+            print(textwrap.fill(text, width, subsequent_indent=" " * 10))
 
 
 def _print_options() -> None:
@@ -533,11 +706,31 @@ def _interval(bounds: list[float] | None) -> str:
     return "" if bounds is None else f"   {bounds[0]:.4f} to {bounds[1]:.4f}"
 
 
-def _key_value(text: str) -> tuple[str, str]:
+def _key_value(text: str, option: str = "--set", example: str = "effect_weight=0.2") -> tuple[str, str]:
     key, separator, value = text.partition("=")
     if not separator or not key:
-        raise InputError(f"--set {text}: write key=value, such as effect_weight=0.2")
+        raise InputError(f"{option} {text}: write key=value, such as {example}")
     return key.strip(), value.strip()
+
+
+def _cap(text: str) -> tuple[str, int]:
+    column, most = _key_value(text, "--cap", "genre=2")
+    if not most.isdecimal():
+        raise InputError(f"--cap {text}: {most!r} is no whole number; write for example genre=2")
+    return column, int(most)
+
+
+def _lines(file: Path) -> list[str]:
+    """Return the lines of a text file that are not blank.
+
+    Raises:
+        InputError: it is no UTF-8 text.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: no UTF-8 text; write an item id or a title a line") from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from cftrec.artefacts import MANIFEST, new_folder, read_json, read_manifest, sha256
-from cftrec.text import Catalogue, Prompt
-from cftrec.training.run import ADAPTER, MODEL, PROMPT, quiet_transformers
+from cftrec.text import Prompt
+from cftrec.training.run import ADAPTER, MODEL, PROMPT, catalogue_of, quiet_transformers
 
 CARD, EXPORT = "README.md", "export"
 _SHOWN_ITEMS = 3  # in the card's example, the one to predict included
@@ -88,7 +88,7 @@ def export(run: Path, out: Path | None = None, merge: bool = False) -> Path:
 
 def _card(run: Path, manifest: dict[str, Any], adapter: bool, tokenizer: PreTrainedTokenizerBase) -> str:
     """Return the model card: what a stranger needs, and nothing of any user."""
-    prompt, catalogue = Prompt.from_dict(read_json(run / PROMPT)), Catalogue.load(run)
+    prompt, catalogue = Prompt.from_dict(read_json(run / PROMPT)), catalogue_of(run, manifest)
     popular = np.argsort(-catalogue.counts, kind="stable")[:_SHOWN_ITEMS]
     *history, target = (catalogue.sequence(int(item)) for item in popular)
     shown, answer, unshown = (

@@ -1,18 +1,20 @@
 """What a user holds: a trained RUN that recommends and scores."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import polars as pl
 import torch
 import yaml
 from numpy.typing import ArrayLike, NDArray
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cftrec.artefacts import read_json, read_manifest
-from cftrec.decoding import SearchResult, search, sequence_log_probs
+from cftrec.decoding import Cap, SearchResult, search, sequence_log_probs
 from cftrec.decoding.explanation import (
     Explanation,
     ItemEffect,
@@ -29,7 +31,8 @@ from cftrec.ragged import Ragged
 from cftrec.text import Catalogue, Prompt
 from cftrec.text.tokenizer import token_texts
 from cftrec.training import CFTTrainer
-from cftrec.training.run import CONFIG, MODEL, PROMPT, quiet_transformers
+from cftrec.training.add import add_items
+from cftrec.training.run import CONFIG, MODEL, PROMPT, catalogue_of, quiet_transformers
 
 Items = NDArray[np.integer[Any]]
 _BATCH = 32  # users searched at once
@@ -44,12 +47,16 @@ class Recommendation:
         title: its title.
         score: log p(title | history).
         exact: whether the search proved that the list it stands in is the best one; False once the budget is spent.
+        bound: where it is not exact, the highest log p that a title which is not in the list could have; else -inf.
+        untrained: whether the way to the title passes a choice that did not exist in training (`Catalogue.untrained`).
     """
 
     item_id: str
     title: str
     score: float
     exact: bool
+    bound: float = -np.inf
+    untrained: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +72,7 @@ class Recommender:
         run_name: the RUN's name.
         batching: how the model runs titles together, "forest" or "padded" (each by itself), as in training.
         prior_weight: how much training made the model's answer without history a prior; 0: not at all.
-        tokenizer: the model's, which spells tokens in explanations; None: they are shown as numbers.
+        folder: the RUN; None while it is still in training.
     """
 
     model: Any
@@ -76,7 +83,7 @@ class Recommender:
     run_name: str
     batching: str = "forest"
     prior_weight: float = 0.0
-    tokenizer: Any = None
+    folder: Path | None = None
 
     @classmethod
     def from_pretrained(cls, run: str | Path) -> Self:
@@ -94,14 +101,14 @@ class Recommender:
             model = model.to("cuda")
         return cls(
             model=model,
-            catalogue=Catalogue.load(folder),
+            catalogue=catalogue_of(folder, manifest),
             prompt=Prompt.from_dict(read_json(folder / PROMPT)),
             window=config["window"],
             softmax=config["decode_softmax"],
             run_name=manifest["name"],
             batching=config.get("batching", "forest"),
             prior_weight=config.get("prior_weight", 0.0),
-            tokenizer=AutoTokenizer.from_pretrained(folder / MODEL, local_files_only=True),
+            folder=folder,
         )
 
     @classmethod
@@ -129,29 +136,73 @@ class Recommender:
         k: int = 10,
         *,
         keep_history: bool = False,
+        allow: Collection[str] | None = None,
+        deny: Collection[str] = (),
+        cap: Mapping[str, int] | None = None,
         budget: int = BUDGET,
+        budget_ms: float | None = None,
+        beam: int | None = None,
     ) -> list[list[Recommendation]]:
         """Return each user's k most likely next items, best first.
 
         Args:
             histories: for each user the titles, oldest first; none at all asks for what the model expects of anyone.
-            k: items wanted; fewer come back only where the catalogue holds no more.
+            k: items wanted; fewer come back only where no more may be recommended, or the search ended early.
             keep_history: also recommend what is in the history.
+            allow: ids or titles of the only items to recommend; None: all. A title means every item that has it.
+            deny: ids or titles of items not to recommend.
+            cap: at most so many items of a list have one value of a column of the item table, {"genre": 2}; items
+                without a value are not counted.
             budget: most beginnings of titles expanded for a user; `exact` tells whether that sufficed.
+            budget_ms: most milliseconds for a batch of up to 32 users; None: no bound.
+            beam: keep so many beginnings a level, as beam search does, instead of searching for the exact list; `exact`
+                tells whether the list is proven to be that all the same.
 
         Raises:
-            InputError: a title is not in the catalogue (the message offers the nearest three), or k < 1.
+            InputError: a title is not in the catalogue (the message offers the nearest three), no such column, or k,
+                beam or a cap below 1.
         """
         indices = [self.catalogue.index_of(titles) for titles in histories]
-        found = self.search(indices, min(k, len(self.catalogue)), keep_history=keep_history, budget=budget)
+        found = self.search(
+            indices,
+            min(k, len(self.catalogue)),
+            keep_history=keep_history,
+            allow=None if allow is None else [self.catalogue.named(allow)] * len(indices),
+            deny=[self.catalogue.named(deny)] * len(indices),
+            cap=cap,
+            budget=budget,
+            budget_ms=budget_ms,
+            beam=beam,
+        )
+        return [self._recommended(found, row) for row in range(len(indices))]
+
+    def _recommended(self, found: SearchResult, row: int) -> list[Recommendation]:
+        exact, bound = bool(found.exact[row]), float(found.bound[row])
         return [
-            [
-                Recommendation(self.catalogue.item_ids[item], self.catalogue.titles[item], float(score), bool(exact))
-                for item, score in zip(items, scores, strict=True)
-                if item >= 0
-            ]
-            for items, scores, exact in zip(found.items, found.scores, found.exact, strict=True)
+            Recommendation(
+                item_id=self.catalogue.item_ids[item],
+                title=self.catalogue.titles[item],
+                score=float(score),
+                exact=exact,
+                bound=bound,
+                untrained=bool(self.catalogue.untrained[item]),
+            )
+            for item, score in zip(found.items[row], found.scores[row], strict=True)
+            if item >= 0
         ]
+
+    def add_items(self, items: pl.DataFrame) -> Self:
+        """Add new items without training, save them in the RUN, and return the recommender that knows them.
+
+        Args:
+            items: columns item_id, title and what else the item table has (`cftrec.training.add`).
+
+        Raises:
+            InputError: the items cannot be added, or there is no RUN yet.
+        """
+        if self.folder is None:
+            raise InputError("new items are added to a RUN, and this model is still in training")
+        return replace(self, catalogue=add_items(self.folder, items))
 
     def search(
         self,
@@ -161,7 +212,12 @@ class Recommender:
         keep_history: bool = False,
         budget: int = BUDGET,
         progress: Callable[[int], None] | None = None,
-        deny: Sequence[ArrayLike] | None = None,
+        *,
+        allow: Sequence[Items | None] | None = None,
+        deny: Sequence[Items] | None = None,
+        cap: Mapping[str, int] | None = None,
+        budget_ms: float | None = None,
+        beam: int | None = None,
     ) -> SearchResult:
         """Find the k most likely items after each history, given and returned as item indices.
 
@@ -173,15 +229,25 @@ class Recommender:
             keep_history: leave nothing out.
             budget: most beginnings expanded for a user.
             progress: called with the number of users done after each batch.
-            deny: for each user further items that are left out.
+            allow: for each user the only items to return, or None: all.
+            deny: for each user further items to leave out.
+            cap: at most so many items of a list have one value of a column of the item table.
+            budget_ms: most milliseconds for a batch of users; None: no bound.
+            beam: beginnings kept a level; None: the exact search.
+
+        Raises:
+            InputError: k, beam or a cap below 1, or no such column.
         """
-        if k < 1:
-            raise InputError(f"k must be at least 1, not {k}")
+        counted = {"k": k, "beam": 1 if beam is None else beam}
+        for name, value in (counted | {f"cap {column}": most for column, most in (cap or {}).items()}).items():
+            if value < 1:
+                raise InputError(f"{name} must be at least 1, not {value}")
+        caps = [Cap(self.catalogue.groups(column), most) for column, most in (cap or {}).items()]
         excluded = [np.empty(0, dtype=np.int64) if keep_history else np.asarray(history) for history in histories]
         if keep is not None:
             excluded = [items[items != kept] for items, kept in zip(excluded, keep, strict=True)]
         if deny is not None:
-            excluded = [np.union1d(items, denied) for items, denied in zip(excluded, deny, strict=True)]
+            excluded = [np.concatenate(pair) for pair in zip(excluded, deny, strict=True)]
         parts = []
         order = np.argsort([len(history) for history in histories], kind="stable")
         for begin in range(0, len(order), _BATCH):
@@ -195,7 +261,11 @@ class Recommender:
                 k,
                 softmax=self.softmax,
                 excluded=banned,
+                allowed=None if allow is None else [allow[user] for user in batch],
+                caps=caps,
                 budget=budget,
+                budget_ms=budget_ms,
+                beam=beam,
                 batching=self.batching,
             )
             parts.append(result)
@@ -318,9 +388,9 @@ class Recommender:
     def _token_effects(self, item: int, log_p: NDArray[np.float64], expected: NDArray[np.float64]) -> list[TokenEffect]:
         trie, tokens = self.catalogue.trie, self.catalogue.sequence(item)
         inner = tokens[: len(tokens) - len(self.prompt.closing)]
-        texts = (
-            [f"<{token}>" for token in inner] if self.tokenizer is None else token_texts(self.tokenizer, inner.tolist())
-        )
+        texts = [f"<{token}>" for token in inner]  # of a model in training, whose tokenizer is elsewhere
+        if self._tokenizer is not None:
+            texts = token_texts(self._tokenizer, inner.tolist())
         texts += [""] * len(self.prompt.closing)
         choices = trie.choices[trie.parent[trie.path(item)]]
         return [
@@ -345,6 +415,10 @@ class Recommender:
             return counts_prior(self.catalogue.trie, self.counts, smoothing)
         return model_prior(name, self.model, self.catalogue, self.prompt.counterfactual(), self.batching)
 
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return self.folder and AutoTokenizer.from_pretrained(self.folder / MODEL, local_files_only=True)
+
     def _check_prior(self, name: str) -> None:
         if name not in PRIORS:
             raise InputError(f"prior {name!r} is not known; choose one of {', '.join(PRIORS)}")
@@ -367,9 +441,9 @@ def _reordered(parts: Sequence[SearchResult], order: NDArray[np.int64], k: int) 
     back = np.argsort(order)
     if not parts:
         empty = np.empty(0, dtype=np.int64)
-        return SearchResult(np.empty((0, k), np.int32), np.empty((0, k)), empty.astype(bool), empty)
-    fields = (
-        np.concatenate([getattr(part, name) for part in parts])[back]
-        for name in ("items", "scores", "exact", "expanded")
+        return SearchResult(
+            np.empty((0, k), np.int32), np.empty((0, k)), empty.astype(bool), empty, empty.astype(float)
+        )
+    return SearchResult(
+        *(np.concatenate([getattr(part, field.name) for part in parts])[back] for field in fields(SearchResult))
     )
-    return SearchResult(*fields)

@@ -52,6 +52,7 @@ def test_round_trip(dataset: Dataset, tmp_path: Path, timed: bool) -> None:
     for name in ("offsets", "events", "split", "timestamps"):
         mine, theirs = getattr(dataset, name), getattr(back, name)
         assert theirs is None if mine is None else (theirs.dtype == mine.dtype and np.array_equal(mine, theirs))
+    assert not back.events.flags.owndata and not back.events.flags.writeable  # a view of the mapped file
     assert back.manifest["name"] == "hand" and back.manifest["kind"] == "dataset"
     back.save(tmp_path / "e")
     for name in ("items.arrow", "users.arrow", "events.arrow"):

@@ -29,12 +29,16 @@ TITLE = {"a": "A", "b": "B", "c": "A", "d": "D", "e": "", "f": "F [f]", "g": "G"
 OPTIONS = st.fixed_dictionaries(
     {
         "max_untitled": st.just(1.0),
-        "same_title": st.sampled_from(["merge", "distinguish"]),
+        "max_title_words": st.integers(0, 2),
+        "same_title": st.sampled_from(["merge", "distinguish", "keep"]),
         "repeats": st.sampled_from(["keep", "first", "drop-consecutive"]),
+        "ties": st.sampled_from(["shuffle", "source"]),
+        "window_items": st.integers(0, 3),
         "min_user_events": st.integers(0, 4),
         "min_item_events": st.integers(0, 4),
-        "split": st.sampled_from(["leave-one-out", "time"]),
+        "split": st.sampled_from(["leave-one-out", "time", "cold-start", "rows"]),
         "seed": st.integers(0, 3),
+        "memory": st.sampled_from([4.0, 2e-5]),  # of some 20 KB, a part holds about 40 events
     }
 )
 
@@ -70,7 +74,7 @@ def test_every_step_accounts_for_all_it_drops(events: list[Event], options: dict
         assert "\n" not in str(error)
         return
     steps = dataset.manifest["steps"]
-    assert [step["step"] for step in steps] == ["read", "untitled", "same_title", "order", "repeats", "core"]
+    assert [step["step"] for step in steps] == ["read", "untitled", "same_title", "order", "repeats", "window", "core"]
     for what in ("users", "items", "events"):
         for step in steps:
             assert step[what]["in"] == step[what]["kept"] + sum(step[what]["dropped"].values())
@@ -86,7 +90,8 @@ def test_every_step_accounts_for_all_it_drops(events: list[Event], options: dict
     assert {name: part["events"] for name, part in parts.items()} == {
         name: int((dataset.split == code).sum()) for code, name in enumerate(SPLITS)
     }
-    assert dataset.items["title"].is_unique().all() and (np.diff(dataset.offsets) > 0).all()
+    assert dataset.items["title"].is_unique().all() or options["same_title"] == "keep"
+    assert (np.diff(dataset.offsets) > 0).all()
 
 
 @settings(max_examples=60, deadline=None)
@@ -303,9 +308,9 @@ def test_splits_that_cannot_be_made_say_why() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"split": "random"}, "option split: unknown value 'random'; known are leave-one-out, time"),
+        ({"split": "random"}, "option split: unknown value 'random'; known are leave-one-out, time, cold-start, rows"),
         ({"repeats": "none"}, "option repeats: unknown value 'none'; known are keep, first, drop-consecutive"),
-        ({"same_title": "drop"}, "option same_title: unknown value 'drop'; known are merge, distinguish"),
+        ({"same_title": "drop"}, "option same_title: unknown value 'drop'; known are merge, distinguish, keep"),
         ({"min_user_events": -1}, "option min_user_events: -1 is below 0; give 0 or more"),
         ({"seed": -1}, "option seed: -1 is below 0; give 0 or more"),
         ({"max_untitled": 1.5}, "option max_untitled: 1.5 is no share; give 0 to 1"),

@@ -1,14 +1,17 @@
 """The search against brute force: random models, hostile catalogues, both softmaxes."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_models import BATCHING, LOOSE, MODELS, SHAPE, TOLERANCE, VOCABULARY, brute_force, catalogue_of
+from small_models import BATCHING, FORESTS, LOOSE, MODELS, SHAPE, TOLERANCE, VOCABULARY, brute_force, catalogue_of
 
-from cftrec.decoding import search, sequence_log_probs
+from cftrec.decoding import Cap, search, sequence_log_probs
+from cftrec.decoding.tree import TokenTree
 
 
 def best(scores: np.ndarray, k: int, excluded: list[int]) -> np.ndarray:
@@ -107,6 +110,153 @@ def test_catalogue_probabilities_sum_to_one():
     sequences = [[a, b, 9] for a in range(4) for b in range(3)]
     scores = search(MODELS["qwen2"], catalogue_of(sequences), [np.array([1, 2], np.int32)], 12).scores
     assert np.exp(scores).sum() == pytest.approx(1, abs=1e-5)
+
+
+def naive_list(scores: np.ndarray, k: int, allowed: set[int], caps: list[Cap]) -> list[int]:
+    """Go down all allowed items and take those whose groups are not full."""
+    taken: list[int] = []
+    for item in np.lexsort((np.arange(len(scores)), -scores)).tolist():
+        full = any(
+            cap.groups[item] >= 0 and sum(cap.groups[other] == cap.groups[item] for other in taken) >= cap.most
+            for cap in caps
+        )
+        if item in allowed and not full and len(taken) < k:
+            taken.append(item)
+    return taken
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sequences=catalogues,
+    starts=prompts,
+    k=st.integers(1, 6),
+    softmax=st.sampled_from(["catalogue", "vocabulary"]),
+    width=st.sampled_from([1, 12]),
+    data=st.data(),
+)
+def test_rules_equal_brute_force(sequences, starts, k, softmax, width, data):
+    """Allow lists, deny lists and caps on any number of columns: the list of whoever goes down all scores.
+
+    Ties decide who takes a group's last place, so titles are told apart.
+    """
+    model = MODELS["qwen2"]
+    catalogue = catalogue_of([list(sequence) for sequence in {tuple(sequence) for sequence in sequences}])
+    size = len(catalogue)
+    some = st.lists(st.integers(0, size - 1), max_size=size)
+    excluded = [data.draw(some) for _ in starts]
+    allowed = [data.draw(st.none() | some) for _ in starts]
+    group = st.lists(st.integers(-1, 2), min_size=size, max_size=size).map(np.array)
+    caps = data.draw(st.lists(st.builds(Cap, group, st.integers(1, 2)), max_size=3))
+    arrays = [np.array(start, dtype=np.int32) for start in starts]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules[search.__module__], "_WIDTH", width)
+        found = search(model, catalogue, arrays, k, softmax=softmax, excluded=excluded, allowed=allowed, caps=caps)
+    assert found.exact.all()
+    for row, prompt in enumerate(arrays):
+        scores = brute_force(model, catalogue, prompt, softmax)
+        may = set(range(size) if allowed[row] is None else allowed[row]) - set(excluded[row])
+        got = found.items[row][found.items[row] >= 0].tolist()
+        assert set(got) <= may
+        if len(scores) == 1 or np.diff(np.sort(scores)).min() > TOLERANCE:
+            assert got == naive_list(scores, k, may, caps)
+
+
+def test_dead_subtrees_are_not_visited():
+    rng = np.random.default_rng(0)
+    catalogue = catalogue_of([rng.integers(0, VOCABULARY, 6).tolist() for _ in range(300)])
+    prompt = [np.array([1], np.int32)]
+    item = int(search(MODELS["qwen2"], catalogue, prompt, 300, softmax="vocabulary").items[0, -1])
+    found = search(MODELS["qwen2"], catalogue, prompt, 1, softmax="vocabulary", allowed=[[item]])
+    assert found.items.tolist() == [[item]]
+    assert found.expanded[0] <= 6  # one a token
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sequences=catalogues,
+    starts=prompts,
+    k=st.integers(1, 6),
+    softmax=st.sampled_from(["catalogue", "vocabulary"]),
+    limit=st.sampled_from([{"budget": 1}, {"budget": 3}, {"beam": 1}, {"beam": 2}, {"budget_ms": 0}]),
+)
+def test_an_early_end_bounds_what_it_left_aside(sequences, starts, k, softmax, limit):
+    """What is found is scored right; what is not found is below the bound or the list; an exact list is the best."""
+    catalogue = catalogue_of(sequences)
+    arrays = [np.array(start, dtype=np.int32) for start in starts]
+    found = search(MODELS["qwen2"], catalogue, arrays, k, softmax=softmax, **limit)
+    assert (np.isneginf(found.bound) == found.exact).all()
+    for row, prompt in enumerate(arrays):
+        scores = brute_force(MODELS["qwen2"], catalogue, prompt, softmax)
+        got = found.items[row][found.items[row] >= 0]
+        np.testing.assert_allclose(found.scores[row][: len(got)], scores[got], atol=TOLERANCE)
+        missed = np.delete(scores, got).max(initial=-np.inf)
+        assert missed <= max(found.bound[row], found.scores[row, -1]) + TOLERANCE
+        if found.exact[row]:
+            expected = np.sort(scores)[::-1][:k]
+            np.testing.assert_allclose(found.scores[row][: len(expected)], expected, atol=TOLERANCE)
+
+
+def naive_beam(model, sequences, prompt, k, b):
+    """Beam search by choices under the catalogue softmax: every level's b likeliest beginnings of several titles."""
+    open_, finished = [((), 0.0)], []
+    while open_:
+        new = []
+        for beginning, score in open_:
+            count = len(beginning)
+            under = [s for s in sequences if s[:count] == beginning]
+            with torch.no_grad():
+                logits = model(input_ids=torch.tensor([[*prompt, *beginning]])).logits[0, -1]
+            tokens = sorted({s[count] for s in under})
+            for token, log_p in zip(tokens, torch.log_softmax(logits[tokens], 0).tolist(), strict=True):
+                way = (*beginning, token)
+                rest = [s for s in under if s[: count + 1] == way]
+                while len(way) < 6 and len({s[len(way)] for s in rest}) == 1:
+                    way = (*way, rest[0][len(way)])
+                (finished if len(way) == 6 else new).append((way, score + log_p))
+        open_ = sorted(new, key=lambda pair: -pair[1])[:b]
+    return sorted((score for _, score in finished), reverse=True)[:k]
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_a_beam_is_a_beam(beam):
+    """It keeps a level's best and no more, so it may miss the best title, and says so."""
+    rng = np.random.default_rng(4)
+    sequences = list({tuple(rng.integers(0, 4, 6).tolist()) for _ in range(200)})
+    catalogue = catalogue_of([list(s) for s in sequences])
+    starts = [rng.integers(0, VOCABULARY, 3).astype(np.int32) for _ in range(4)]
+    found = search(MODELS["qwen2"], catalogue, starts, 5, beam=beam)
+    whole = search(MODELS["qwen2"], catalogue, starts, 5)
+    for row, start in enumerate(starts):
+        expected = naive_beam(MODELS["qwen2"], sequences, start.tolist(), 5, beam)
+        count = len(expected)
+        np.testing.assert_allclose(found.scores[row][:count], expected, atol=TOLERANCE)
+        assert not found.exact[row] or np.allclose(found.scores[row], whole.scores[row])
+    assert not found.exact.all()
+    assert search(MODELS["qwen2"], catalogue, starts, 5, beam=10**6).exact.all()
+
+
+def test_a_shared_beginning_changes_nothing(monkeypatch):
+    rng = np.random.default_rng(5)
+    catalogue = catalogue_of([rng.integers(0, VOCABULARY, rng.integers(2, 6)).tolist() for _ in range(40)])
+    frame = rng.integers(0, VOCABULARY, 9)
+    starts = [np.append(frame, rng.integers(0, VOCABULARY, n)).astype(np.int32) for n in (0, 1, 4, 6, 4, 0)]
+    for kind in FORESTS:
+        results = []
+        for worth in (1, 10**9):
+            monkeypatch.setattr("cftrec.decoding.tree._WORTH", worth)
+            results.append(search(MODELS[kind], catalogue, starts, 5).scores)
+        np.testing.assert_allclose(*results, atol=TOLERANCE)
+
+
+def test_what_all_prompts_begin_with_is_computed_once(monkeypatch):
+    computed = []
+    run = TokenTree._run
+    monkeypatch.setattr(
+        TokenTree, "_run", lambda self, tokens, *rest: computed.append(tokens.size) or run(self, tokens, *rest)
+    )
+    frame = [np.append(np.arange(30) % VOCABULARY, [n]).astype(np.int32) for n in range(9)]
+    TokenTree(MODELS["llama"], frame)
+    assert computed == [30, 9]
 
 
 def test_a_spent_budget_gives_no_certificate():

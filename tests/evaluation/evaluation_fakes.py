@@ -51,13 +51,13 @@ class Ranker:
     def catalogue(self) -> SimpleNamespace:
         return SimpleNamespace(item_ids=self.item_ids)
 
-    def search(self, histories, k, keep=None):
+    def search(self, histories, k, keep=None, keep_history=False):
         rng = np.random.default_rng(self.seed)
         items = np.full((len(histories), k), -1, dtype=np.int32)
         scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
         for row, history in enumerate(histories):
             score = self.counts + self.noise * rng.standard_normal(self.counts.size)
-            score[history[history != keep[row]]] = -np.inf
+            score[[] if keep_history else history[history != keep[row]]] = -np.inf
             best = np.argsort(-score, kind="stable")[:k]
             best = best[np.isfinite(score[best])]
             items[row, : best.size], scores[row, : best.size] = best, score[best]

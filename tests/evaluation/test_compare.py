@@ -367,3 +367,12 @@ class TestBadInput:
         for name in ("ranks", "popular"):
             pl.read_parquet(two[0] / f"{name}.parquet").clear().write_parquet(two[0] / f"{name}.parquet")
         self.refused(two, tmp_path / "out", "holds no target")
+
+
+def test_a_kept_history_is_told_and_not_mixed(tmp_path, dataset, evaluated):
+    run = write_run(tmp_path / "kept", ranker_for(dataset), dataset)
+    evaluate(ranker_for(dataset), dataset, out=run, keep_history=True)
+    assert compare([run], tmp_path / "out")["keep_history"] is True
+    assert "also what the user already has" in (tmp_path / "out/report.html").read_text()
+    with pytest.raises(InputError, match="--keep-history"):
+        compare([run, evaluated("cft")], tmp_path / "mixed")

@@ -154,3 +154,16 @@ def test_bad_options(tmp_path, dataset, options, line):
 def test_a_split_without_targets(dataset):
     with pytest.raises(InputError, match="no target in its test split"):
         evaluate(ranker_for(dataset), replace(dataset, split=np.zeros_like(dataset.split)))
+
+
+def test_a_kept_history_is_ranked_too(dataset):
+    ranker = ranker_for(dataset)
+    result = evaluate(ranker, dataset, keep_history=True)
+    assert result.facts["keep_history"] is True
+    histories = [dataset.history(int(position)) for position in dataset.targets("test")]
+    best = [dataset.items["item_id"][int(item)] for item in ranker.search(histories, 20, keep_history=True).items[:, 0]]
+    assert result.ranks["items"].list.first().to_list() == best
+    order = np.argsort(-ranker.counts, kind="stable")
+    names = dataset.items["item_id"].gather(order[:20]).to_list()
+    assert all(names == row for row in result.popular["items"].to_list())
+    assert "keep_history" not in evaluate(ranker, dataset).facts

@@ -47,12 +47,12 @@ def ask(
 
 
 def test_hup_reloads_and_term_answers_what_was_accepted(process):
-    """Clients ask over kept connections through a reload and to the end: whole answers, or a closed door."""
+    """Clients ask, over kept and over new connections, to the end: they get whole answers, or find the door closed."""
     started, port = process
     outcomes: Counter[str] = Counter()
     stop = threading.Event()
 
-    def client() -> None:
+    def client(keeps: bool) -> None:
         while not stop.is_set():
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
             try:
@@ -65,14 +65,14 @@ def test_hup_reloads_and_term_answers_what_was_accepted(process):
                     status, body = ask(connection)
                     assert json.loads(body)
                     outcomes[str(status)] += 1
-                    if connection.sock is None:  # asked to close
+                    if connection.sock is None or not keeps:  # asked to close
                         break
             except (ConnectionError, http.client.HTTPException, AssertionError, ValueError) as error:
                 outcomes[repr(error)] += 1
             finally:
                 connection.close()
 
-    threads = [threading.Thread(target=client) for _ in range(8)]
+    threads = [threading.Thread(target=client, args=(n % 2 == 0,)) for n in range(8)]
     for thread in threads:
         thread.start()
 
@@ -90,10 +90,12 @@ def test_hup_reloads_and_term_answers_what_was_accepted(process):
     before = outcomes["200"]
     time.sleep(0.3)
     assert outcomes["200"] > before
+    kept = http.client.HTTPConnection("127.0.0.1", port)
+    assert ask(kept, "/readyz", None)[0] == 200
     started.send_signal(signal.SIGTERM)
-    time.sleep(0.2)
-    status, _ = ask(http.client.HTTPConnection("127.0.0.1", port), "/readyz", None)
-    assert status == 503
+    time.sleep(0.3)
+    assert ask(kept, "/readyz", None)[0] == 503
+    assert kept.sock is None, "closed after the answer"
     assert started.wait(20) == 0
     for thread in threads:
         thread.join(20)

@@ -1,4 +1,4 @@
-"""Windows, samples, weighted tokens and batches against loops over items and tokens."""
+"""Samples, weighted tokens and batches against loops over items and tokens."""
 
 import numpy as np
 import pytest
@@ -11,38 +11,13 @@ from cftrec.errors import InputError
 from cftrec.forest.passes import Layout
 from cftrec.objective import token_weights
 from cftrec.text import Catalogue
-from cftrec.training.collator import Samples, Scored, StepCollator, choices_at, window_starts
+from cftrec.training.collator import Samples, Scored, StepCollator, choices_at
 
 token_lists = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=5), min_size=1, max_size=8)
 
 
 def catalogue_of(sequences):
     return Catalogue.build([str(n) for n in range(len(sequences))], ["t"] * len(sequences), sequences)
-
-
-@given(st.integers(1, 12), st.data())
-def test_a_window_moves_every_stride_items(window, data):
-    stride = data.draw(st.integers(1, window))
-    places = np.arange(60)
-    starts = window_starts(places, window, stride)
-    seen = places - starts
-    assert (starts >= 0).all()
-    assert (seen[places <= window] == places[places <= window]).all(), "what there is where there is no more"
-    later = seen[places > window]
-    assert later.min() >= window - stride + 1
-    assert later.max() <= window
-    assert (starts % stride == 0).all()
-    assert set(np.diff(starts)) <= {0, stride}
-    for place, start in zip(places, starts, strict=True):
-        slid = 0
-        while place - slid > window:
-            slid += stride
-        assert start == slid
-
-
-def test_stride_one_is_the_plain_sliding_window():
-    places = np.arange(30)
-    assert window_starts(places, 7, 1).tolist() == [max(0, place - 7) for place in places]
 
 
 @pytest.mark.parametrize(("window", "stride"), [(1, 1), (3, 1), (3, 3), (5, 2), (50, 10)])

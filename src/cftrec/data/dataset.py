@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+import pyarrow as pa
 
 from cftrec.artefacts import new_folder, read_manifest
 from cftrec.errors import InputError
@@ -17,6 +18,7 @@ TRAIN, VALIDATION, TEST = range(3)
 CONTEXT = 3  # of given splits: an event that histories show and that is the target of no sample
 
 _ITEMS, _USERS, _EVENTS = "items.arrow", "users.arrow", "events.arrow"
+_HASHED_BYTES = 2**26  # of a file at opening, some hundredths of a second; larger ones are then checked by size
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,27 +46,33 @@ class Dataset:
     manifest: dict[str, Any]
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Open a dataset folder; its arrays are read-only views of the files.
+    def load(cls, path: str | Path, *, verify: bool = False) -> Self:
+        """Open a dataset folder; the arrays of events are read-only views of the mapped file, read where touched.
+
+        Args:
+            path: the folder.
+            verify: compare the checksum of every file; else files above 64 MiB are checked by size, so that opening
+                takes no longer for a long log.
 
         Raises:
             InputError: no dataset folder, or its files do not belong together.
         """
         folder = Path(path)
-        manifest = read_manifest(folder, "dataset")
-        items, users, events = (_read(folder / name) for name in (_ITEMS, _USERS, _EVENTS))
+        manifest = read_manifest(folder, "dataset", hashed_bytes=None if verify else _HASHED_BYTES)
+        items, users = (_read(folder / name) for name in (_ITEMS, _USERS))
+        events = _mapped(folder / _EVENTS)
         try:
             counts = users.get_column("events").to_numpy()
             dataset = cls(
                 items=items,
                 users=users.get_column("user_id"),
                 offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-                events=events.get_column("item").to_numpy(),
-                split=events.get_column("split").to_numpy(),
-                timestamps=events.get_column("timestamp").to_numpy() if "timestamp" in events.columns else None,
+                events=events["item"],
+                split=events["split"],
+                timestamps=events.get("timestamp"),
                 manifest=manifest,
             )
-        except pl.exceptions.ColumnNotFoundError as error:
+        except (KeyError, pl.exceptions.ColumnNotFoundError) as error:
             raise InputError(f"{folder}: a column is missing; make the dataset again with `cftrec prepare`") from error
         if not dataset._is_sound():
             raise InputError(f"{folder}: its files do not agree; make the dataset again with `cftrec prepare`")
@@ -80,14 +88,14 @@ class Dataset:
         Raises:
             InputError: the folder is not empty or cannot be written.
         """
-        events = {"item": self.events, "split": self.split}
+        events: dict[str, npt.NDArray[Any]] = {"item": self.events, "split": self.split}
         if self.timestamps is not None:
             events["timestamp"] = self.timestamps
         users = pl.DataFrame([self.users.alias("user_id"), pl.Series("events", np.diff(self.offsets))])
         with new_folder(Path(path), "dataset", self.manifest) as folder:
             _write(self.items, folder / _ITEMS)
             _write(users, folder / _USERS)
-            _write(pl.DataFrame(events), folder / _EVENTS)
+            _write_arrays(events, folder / _EVENTS)
             for name, table in (tables or {}).items():
                 table.write_parquet(folder / f"{name}.parquet")
 
@@ -140,7 +148,39 @@ def _read(path: Path) -> pl.DataFrame:
         raise InputError(f"{path}: not a readable Arrow file; make the dataset again with `cftrec prepare`") from error
 
 
+def _mapped(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Return the columns of an Arrow file of plain numbers, as views of the mapped file."""
+    try:
+        # The map outlives this function: arrays hold on to it.
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        return {name: _joined(table.column(name).chunks) for name in table.column_names}
+    except (OSError, ValueError, TypeError, pa.ArrowException) as error:
+        raise InputError(f"{path}: not a readable Arrow file; make the dataset again with `cftrec prepare`") from error
+
+
+def _joined(chunks: list[Any]) -> npt.NDArray[Any]:
+    """Return a column's chunks as one array, a view where there is one.
+
+    Arrow's own conversion to numpy imports pandas where that is installed, which takes longer than opening.
+    """
+    if any(chunk.null_count for chunk in chunks):
+        raise ValueError("a number is missing")
+    parts = [np.frombuffer(chunk.buffers()[1], str(chunk.type))[chunk.offset :][: len(chunk)] for chunk in chunks]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
 def _write(frame: pl.DataFrame, path: Path) -> None:
     """Write an Arrow IPC file that any Arrow reader knows: one record batch, plain strings, not compressed."""
     # Plain strings, unlike string views, hold the values alone, so that equal tables give equal bytes.
     frame.rechunk().write_ipc(path, compression="uncompressed", compat_level=pl.CompatLevel.oldest())
+
+
+def _write_arrays(arrays: dict[str, npt.NDArray[Any]], path: Path) -> None:
+    """Write columns of plain numbers as an Arrow IPC file that can be mapped: one record batch, not compressed."""
+    columns = [
+        pa.Array.from_buffers(pa.from_numpy_dtype(array.dtype), len(array), [None, pa.py_buffer(array)])
+        for array in map(np.ascontiguousarray, arrays.values())
+    ]
+    batch = pa.record_batch(columns, names=list(arrays))
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
+        writer.write_batch(batch)

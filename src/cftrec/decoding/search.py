@@ -3,22 +3,27 @@
 The log probability of a beginning bounds that of every title under it. So once k items are known and no open beginning
 is above the k-th, nothing can beat them. Many users are searched at once: their most promising beginnings are expanded
 together in one forward pass.
+
+Three things can end a search early: a budget of beginnings, one of time, and a beam, which goes level by level and
+drops what is not among a level's best. Then the likeliest beginning left aside bounds every title not found.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from cftrec.decoding.choices import child_log_probs
+from cftrec.decoding.rules import Allowed, Cap, within_caps
 from cftrec.decoding.tree import open_tree
 from cftrec.forest.backbone import head_of
+from cftrec.ragged import ranges
 from cftrec.text.catalogue import Catalogue
-from cftrec.text.trie import Trie
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -33,16 +38,20 @@ class SearchResult:
     """The best items of B prompts.
 
     Attributes:
-        items: int32 [B, k], best first, equal scores by item order; -1 where fewer than k items may be recommended.
+        items: int32 [B, k], best first, equal scores by item order; -1 where fewer than k items may be recommended, or
+            an early end found fewer.
         scores: float64 [B, k], log p(item | prompt); -inf where there is no item.
         exact: bool [B], whether the search proved that no other item is better.
         expanded: int64 [B], beginnings expanded.
+        bound: float64 [B], the highest log p that an item not found could have, where that could change the list; -inf
+            where the list is exact.
     """
 
     items: NDArray[np.int32]
     scores: Floats
     exact: NDArray[np.bool_]
     expanded: Ints
+    bound: Floats
 
 
 @dataclass(frozen=True)
@@ -63,28 +72,36 @@ class _Open:
 
 @dataclass(frozen=True)
 class _Found:
-    """Items with their scores, at most k a user, ordered by user and then best first."""
+    """Items with their scores, ordered by user and then best first.
+
+    What can no longer come into a list is dropped: with at most one cap, all that is not in one. With several, a better
+    item can free places that it takes away elsewhere, so all are kept.
+    """
 
     row: Ints
     item: Ints
     score: Floats
+    listed: NDArray[np.bool_]  # among the user's k best under the caps
 
-    def merged(self, row: Ints, item: Ints, score: Floats, k: int) -> "_Found":
-        """Take more items in and keep each user's k best."""
-        every = _Found(
-            np.concatenate([self.row, row]), np.concatenate([self.item, item]), np.concatenate([self.score, score])
-        )
-        order = np.lexsort((every.item, -every.score, every.row))
-        rows = every.row[order]
-        order = order[_rank_within(rows) < k]
-        return _Found(every.row[order], every.item[order], every.score[order])
+    def merged(self, row: Ints, item: Ints, score: Floats, k: int, caps: Sequence[Cap]) -> "_Found":
+        """Take more items in and list each user's k best anew."""
+        row, item = np.concatenate([self.row, row]), np.concatenate([self.item, item])
+        score = np.concatenate([self.score, score])
+        order = np.lexsort((item, -score, row))
+        row, item, score = row[order], item[order], score[order]
+        listed = within_caps(row, item, caps) if caps else np.ones(len(row), dtype=bool)
+        places = np.flatnonzero(listed)
+        listed[places] = _rank_within(row[places]) < k
+        kept = listed if len(caps) < 2 else slice(None)
+        return _Found(row[kept], item[kept], score[kept], listed[kept])
 
-    def bar(self, rows: int, k: int) -> Floats:
-        """Return the score that a beginning must beat, [rows]: the k-th best item's, or -inf while there are fewer."""
-        bar = np.full(rows, -np.inf)
-        kth = _rank_within(self.row) == k - 1
-        bar[self.row[kth]] = self.score[kth]
-        return bar
+    def lists(self, rows: int, k: int) -> tuple[NDArray[np.int32], Floats]:
+        """Return each user's list and its scores, [rows, k], filled up with -1 and -inf."""
+        items, scores = np.full((rows, k), -1, dtype=np.int32), np.full((rows, k), -np.inf)
+        row = self.row[self.listed]
+        place = (row, _rank_within(row))
+        items[place], scores[place] = self.item[self.listed], self.score[self.listed]
+        return items, scores
 
 
 @torch.no_grad()
@@ -95,8 +112,12 @@ def search(
     k: int,
     *,
     softmax: str = "catalogue",
-    excluded: Sequence[NDArray[Any]] | None = None,
+    excluded: Sequence[ArrayLike] | None = None,
+    allowed: Sequence[ArrayLike | None] | None = None,
+    caps: Sequence[Cap] = (),
     budget: int = BUDGET,
+    budget_ms: float | None = None,
+    beam: int | None = None,
     batching: str = "forest",
 ) -> SearchResult:
     """Find each prompt's k most likely items of the catalogue.
@@ -107,12 +128,20 @@ def search(
         prompts: B token sequences, none empty.
         k: items wanted, at least 1.
         softmax: "catalogue": log p normalises over the tokens that continue some title, and forced tokens cost nothing;
-            "vocabulary": over all tokens. Excluded items stay in the normaliser.
+            "vocabulary": over all tokens. Items that may not be returned stay in the normaliser.
         excluded: for each prompt the items not to return.
+        allowed: for each prompt the only items to return, or None: all.
+        caps: at most so many items of a group in a list, which is then the best one that keeps to the caps, taken from
+            the best item down.
         budget: most beginnings expanded for a prompt.
+        budget_ms: most milliseconds from the call until the last pass through the model begins; None: no bound.
+        beam: expand level by level, where a level is one more choice, and keep so many beginnings a level; None: the
+            most likely ones first, whatever their level.
         batching: how the model runs beginnings together, "forest" or "padded" (`open_tree`).
     """
-    return _Search(model, catalogue, prompts, k, softmax, excluded, budget, batching).run()
+    return _Search(
+        model, catalogue, prompts, k, softmax, excluded, allowed, caps, budget, budget_ms, beam, batching
+    ).run()
 
 
 class _Search:
@@ -125,68 +154,85 @@ class _Search:
         prompts: Sequence[NDArray[np.int32]],
         k: int,
         softmax: str,
-        excluded: Sequence[NDArray[Any]] | None,
+        excluded: Sequence[ArrayLike] | None,
+        allowed: Sequence[ArrayLike | None] | None,
+        caps: Sequence[Cap],
         budget: int,
+        budget_ms: float | None,
+        beam: int | None,
         batching: str,
     ) -> None:
-        self.trie, self.head, self.k, self.budget = catalogue.trie, head_of(model), k, budget
+        self.deadline = np.inf if budget_ms is None else time.perf_counter() + budget_ms / 1000
+        self.trie, self.head, self.k, self.caps = catalogue.trie, head_of(model), k, caps
+        self.budget, self.beam = budget, beam
         self.forced_free = softmax == "catalogue"
-        count, size = len(prompts), len(catalogue)
-        self.size = size
-        pairs = [row * size + np.asarray(items, dtype=np.int64) for row, items in enumerate(excluded or [])]
-        self.banned = np.unique(np.concatenate(pairs)) if pairs else np.empty(0, dtype=np.int64)
-        self.chain_end = _chain_ends(self.trie)
+        count = len(prompts)
+        self.allowed = Allowed.of(self.trie, count, excluded, allowed)
         self.users = np.arange(count)
         self.in_tree = self.users  # whose keys and values the tree still holds, ascending
-        self.found = _Found(*_empty(3))
+        ints = np.empty(0, dtype=np.int64)
+        self.found = _Found(ints, ints, np.empty(0), np.empty(0, dtype=bool))
         self.expanded = np.zeros(count, dtype=np.int64)
-        self.exact = np.zeros(count, dtype=bool)
+        self.bound = np.full(count, -np.inf)  # of what was left aside
         self.tree = open_tree(model, prompts, batching)
         self.expansions = count  # the tree's prompts and chains so far
         zeros = np.zeros(count, dtype=np.int64)
         root = _Open(self.users, zeros, np.zeros(count), self.users)
-        self.open = _Open(*_empty(4))
+        self.open = self.nothing = _Open(ints, ints, np.empty(0), ints)
         self._choose(self.tree.root, root, self.users)
 
     def run(self) -> SearchResult:
         """Expand until every user has a certificate or has spent the budget."""
+        count = len(self.expanded)
         while len(self.users):
-            bar = self.found.bar(len(self.exact), self.k)
-            self.open = self.open[self.open.score > bar[self.open.row]]
-            waiting = np.bincount(self.open.row, minlength=len(self.exact)) > 0
-            self.exact[self.users[~waiting[self.users]]] = True
-            self._go_on_with(self.users[waiting[self.users] & (self.expanded[self.users] < self.budget)])
+            # A beginning must beat the k-th best item.
+            bar = self.found.lists(count, self.k)[1][:, -1]
+            above = self.open.score > bar[self.open.row]
+            waiting = np.bincount(self.open.row[above], minlength=count) > 0
+            if len(self.caps) < 2:  # else the bar may fall again
+                self.open = self.open[above]
+            waiting &= (self.expanded < self.budget) & (time.perf_counter() < self.deadline)
+            self._go_on_with(self.users[waiting[self.users]])
             if len(self.users):
-                self._expand(self._best())
-        items = np.full((len(self.exact), self.k), -1, dtype=np.int32)
-        scores = np.full(items.shape, -np.inf)
-        rank = _rank_within(self.found.row)
-        items[self.found.row, rank], scores[self.found.row, rank] = self.found.item, self.found.score
-        return SearchResult(items, scores, self.exact, self.expanded)
+                self._expand(self._best(bar))
+        items, scores = self.found.lists(count, self.k)
+        exact = self.bound <= scores[:, -1]
+        return SearchResult(items, scores, exact, self.expanded, np.where(exact, -np.inf, self.bound))
 
     def _go_on_with(self, users: Ints) -> None:
-        """Drop finished users; their rows leave the tree once that halves it, since this copies what is kept."""
+        """Leave finished users; their rows leave the tree once that halves it, since this copies what is kept."""
         if len(users) < len(self.users):
-            self.open = self.open[np.isin(self.open.row, users)]
+            stays = np.isin(self.open.row, users)
+            self._leave(self.open[~stays])
+            self.open = self.open[stays]
         if 2 * len(users) <= len(self.tree.lengths):
             self.tree.keep(np.searchsorted(self.in_tree, users))
             self.in_tree = users
         self.users = users
 
-    def _best(self) -> _Open:
-        """Take each user's most likely beginnings out of the open ones, ordered by user."""
-        order = np.lexsort((-self.open.score, self.open.row))
-        left = np.minimum(_WIDTH, self.budget - self.expanded)
+    def _best(self, bar: Floats) -> _Open:
+        """Take each user's most likely beginnings out of the open ones, ordered by user; a beam leaves the others."""
+        above = np.flatnonzero(self.open.score > bar[self.open.row])
+        order = above[np.lexsort((-self.open.score[above], self.open.row[above]))]
+        left = np.minimum(self.beam or _WIDTH, self.budget - self.expanded)
         rows = self.open.row[order]
-        first = _rank_within(rows) < left[rows]
-        chosen, rest = self.open[order[first]], self.open[order[~first]]
-        self.open = rest
+        order = order[_rank_within(rows) < left[rows]]
+        rest = np.ones(len(self.open), dtype=bool)
+        rest[order] = False
+        chosen, self.open = self.open[order], self.open[rest]
+        if self.beam:
+            self._leave(self.open)
+            self.open = self.nothing
         np.add.at(self.expanded, chosen.row, 1)
         return chosen
 
+    def _leave(self, beginnings: _Open) -> None:
+        """Note what is not going to be expanded."""
+        np.maximum.at(self.bound, beginnings.row, beginnings.score)
+
     def _expand(self, chosen: _Open) -> None:
         """Run the chosen beginnings' tokens up to their next choice, and open what can follow."""
-        end = self.chain_end[chosen.node]
+        end = self.trie.chain_end[chosen.node].astype(np.int64)
         leaf = self.trie.child_counts[end] == 0
         sizes = end - chosen.node + 1 - leaf  # a title's last token predicts nothing
         first = np.cumsum(sizes) - sizes
@@ -226,30 +272,20 @@ class _Search:
         """Open the children of trie nodes whose hidden states are known, and find the items that need no more."""
         index, child, log_p = child_log_probs(hidden, at.node, self.trie, self.head, self.forced_free)
         new = _Open(at.row[index], child, at.score[index] + log_p, expansion[index])
-        stop = self.chain_end[child] if self.forced_free else child
-        self._find(new.row, child, stop + 1, new.score)
-        goes_on = self.trie.child_counts[stop] > 0
-        self.open = _joined(self.open, new[goes_on])
+        new = new[self.allowed.under(new.row, child)]
+        stop = self.trie.chain_end[new.node].astype(np.int64) if self.forced_free else new.node
+        self._find(new.row, new.node, stop + 1, new.score)
+        self.open = _joined(self.open, new[self.trie.child_counts[stop] > 0])
 
     def _find(self, row: Ints, begin: Ints, stop: Ints, score: Floats) -> None:
-        """Take in the items that end at trie nodes begin:stop, unless excluded; all have their beginning's score."""
+        """Take in the allowed items that end at trie nodes begin:stop; all have their beginning's score."""
         offsets = self.trie.terminal_offsets
         counts = offsets[stop] - offsets[begin]
         owner = np.repeat(np.arange(len(row)), counts)
-        within = np.arange(len(owner)) - (np.cumsum(counts) - counts)[owner]
-        item = self.trie.terminal_items[offsets[begin][owner] + within].astype(np.int64)
-        allowed = ~np.isin(row[owner] * self.size + item, self.banned)
-        owner, item = owner[allowed], item[allowed]
-        self.found = self.found.merged(row[owner], item, score[owner], self.k)
-
-
-def _chain_ends(trie: Trie) -> Ints:
-    """Return for each node where its chain of forced tokens ends: the next node without exactly one child.
-
-    An only child follows its parent in preorder, so a chain's nodes are consecutive.
-    """
-    stops = np.where(trie.child_counts == 1, len(trie), np.arange(len(trie)))
-    return np.minimum.accumulate(stops[::-1])[::-1]
+        place = ranges(offsets[begin], counts)
+        allowed = self.allowed.at(row[owner], place)
+        owner, item = owner[allowed], self.trie.terminal_items[place[allowed]].astype(np.int64)
+        self.found = self.found.merged(row[owner], item, score[owner], self.k, self.caps)
 
 
 def _rank_within(rows: Ints) -> Ints:
@@ -265,8 +301,3 @@ def _joined(a: _Open, b: _Open) -> _Open:
         a,
         **{name: np.concatenate([getattr(a, name), getattr(b, name)]) for name in ("row", "node", "score", "parent")},
     )
-
-
-def _empty(count: int) -> list[Any]:
-    """Return `count` empty arrays; the one of scores is float."""
-    return [np.empty(0, dtype=np.float64 if place == 2 else np.int64) for place in range(count)]

@@ -20,6 +20,7 @@ from cftrec.ragged import Ragged, ranges
 
 Ints = NDArray[np.int64]
 _PASS_TOKENS = 4096  # a state-space layer without kernels holds a whole state for each
+_WORTH = 64  # tokens that a shared beginning must spare, for it is a pass of its own
 
 
 def open_tree(model: Any, prompts: Sequence[NDArray[np.int32]], batching: str) -> "TokenTree | PaddedTree":
@@ -36,7 +37,8 @@ def open_tree(model: Any, prompts: Sequence[NDArray[np.int32]], batching: str) -
 class TokenTree:
     """A tree whose keys and values are kept, each in a slot of its own; nothing is reordered.
 
-    Every appended token takes a slot, the same column in all B rows; columns that a row does not use stay invisible.
+    What all prompts begin with is computed once. Every appended token takes a slot, the same column in all B rows;
+    columns that a row does not use stay invisible.
 
     Attributes:
         root: [B, H], the hidden state at each prompt's end.
@@ -52,14 +54,19 @@ class TokenTree:
         tokens = np.zeros((len(prompts), width), dtype=np.int64)
         self.visible = np.arange(width) < self.lengths[:, None]
         tokens[self.visible] = np.concatenate(prompts)
-        self.depth = np.tile(np.arange(width), (len(prompts), 1))
         self.paths = np.full((len(prompts), 1), -1, dtype=np.int64)
         # No config: a cache made from one drops old slots of sliding layers, and slots of a tree are not in order.
         self.cache = DynamicCache()
+        shared = _shared_beginning(prompts)
+        if shared:
+            self.depth = np.arange(shared)[None]
+            self._run(tokens[:1, :shared], self.depth, np.tri(shared, dtype=bool)[None])
+            self.cache.batch_repeat_interleave(len(prompts))
+        self.depth = np.tile(np.arange(width), (len(prompts), 1))
         # Padding comes last, so a prompt needs no more than the causal mask.
-        causal = np.tri(width, dtype=bool)[None].repeat(len(prompts), 0)
-        hidden = self._run(tokens, self.depth, causal)
-        self.root = hidden[torch.arange(len(prompts)), torch.from_numpy(self.lengths - 1)]
+        causal = np.tri(width, dtype=bool)[None, shared:].repeat(len(prompts), 0)
+        hidden = self._run(tokens[:, shared:], self.depth[:, shared:], causal)
+        self.root = hidden[torch.arange(len(prompts)), torch.from_numpy(self.lengths - 1 - shared)]
 
     def append(self, row: Ints, parent: Ints, tokens: Ints, sizes: Ints) -> Tensor:
         """Run chains and keep their keys and values.
@@ -123,6 +130,14 @@ class TokenTree:
             use_cache=True,
         )
         return output.last_hidden_state * logit_scale(self.model.config)
+
+
+def _shared_beginning(prompts: Sequence[NDArray[np.int32]]) -> int:
+    """Return how many tokens all prompts begin with, short of any one's last; 0 where they are not worth a pass."""
+    within = min(len(prompt) for prompt in prompts) - 1
+    table = np.stack([prompt[:within] for prompt in prompts])
+    shared = int(np.append((table == table[0]).all(0), False).argmin())
+    return shared if shared * (len(prompts) - 1) >= _WORTH else 0
 
 
 class PaddedTree:

@@ -20,7 +20,7 @@ from cftrec.errors import InputError
 from cftrec.evaluation.cases import Cases, cases_of, run_index, split_targets
 from cftrec.evaluation.effects import Schema
 from cftrec.evaluation.evaluate import write_parquet
-from cftrec.evaluation.ranker import Ranker
+from cftrec.evaluation.ranker import Scorer
 from cftrec.evaluation.significance import DRAWS, LEVEL, intervals, resampled_means
 
 Ints = NDArray[np.int64]
@@ -53,7 +53,7 @@ class CandidateRanks:
 
 
 def rank_candidates(
-    recommender: Ranker,
+    recommender: Scorer,
     dataset: Dataset,
     candidates: int | Path,
     split: str = "test",
@@ -99,7 +99,7 @@ def rank_candidates(
     return result
 
 
-def _drawn(recommender: Ranker, dataset: Dataset, cases: Cases, count: int, seed: int) -> list[Ints]:
+def _drawn(recommender: Scorer, dataset: Dataset, cases: Cases, count: int, seed: int) -> list[Ints]:
     """Draw each target's candidates, the target first; a target that the RUN does not know has none."""
     if count < 2:
         raise InputError(f"--candidates {count}: must be at least 2, the target and another item")
@@ -115,7 +115,7 @@ def _drawn(recommender: Ranker, dataset: Dataset, cases: Cases, count: int, seed
     return lists
 
 
-def _given(recommender: Ranker, cases: Cases, file: Path) -> tuple[list[Ints], dict[str, Any]]:
+def _given(recommender: Scorer, cases: Cases, file: Path) -> tuple[list[Ints], dict[str, Any]]:
     """Read each target's candidates from a table, and what is to be told of it."""
     sheet = read_table(file)
     users, items = sheet.ids("user"), sheet.ids("item")
@@ -131,7 +131,7 @@ def _given(recommender: Ranker, cases: Cases, file: Path) -> tuple[list[Ints], d
 
 
 def _ranked(
-    recommender: Ranker,
+    recommender: Scorer,
     cases: Cases,
     lists: list[Ints],
     facts: dict[str, Any],

@@ -11,7 +11,8 @@ from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from numpy.typing import NDArray
 
 # Matplotlib wants real colours; each stands for a variable of the page and is replaced in the SVG.
 _INK, _MUTED, _RULE, _FIRST, _SECOND = "#010101", "#020202", "#030303", "#040404", "#050505"
@@ -40,6 +41,83 @@ _STYLE: dict[str, Any] = {
     "grid.color": _RULE,
     "grid.linewidth": 0.8,
 }
+
+
+def counts(names: Sequence[str], values: NDArray[np.int64], of: str, what: str) -> Markup:
+    """Draw how many there are of each group as bars.
+
+    Args:
+        names: [groups] where each group begins.
+        values: [groups] counts.
+        of: what groups are made by, the label below.
+        what: what is counted.
+    """
+    place = np.arange(len(names))
+
+    def draw(axes: Axes) -> None:
+        axes.bar(place, values, width=0.8, color=_FIRST)
+        step = 1 + len(names) // 8
+        axes.set_xticks(place[::step], [f"{name}+" for name in names[::step]])
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,.0f}"))
+        axes.set_xlabel(of)
+        axes.set_ylabel(what)
+        axes.grid(axis="y")
+        axes.set_axisbelow(True)
+
+    told = ", ".join(f"from {name} {value:,}" for name, value in zip(names, values, strict=True))
+    return _svg(f"{what} by {of}: {told}.", (_NARROW, 2.6), draw)
+
+
+def ranks(places: NDArray[np.int64], values: NDArray[np.int64], of: str, what: str) -> Markup:
+    """Draw values that fall with their rank, both axes logarithmic.
+
+    Args:
+        places: [n] ranks from 1.
+        values: [n] counts above 0.
+        of: what is ranked, the label below.
+        what: what is counted.
+    """
+
+    def draw(axes: Axes) -> None:
+        axes.plot(places, values, color=_FIRST, linewidth=2)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,.0f}"))
+            axis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel(of)
+        axes.set_ylabel(what)
+        axes.grid(axis="both")
+
+    told = f"{values[0]:,} at rank 1, {values[len(values) // 2]:,} at rank {places[len(values) // 2]:,}"
+    return _svg(f"{what} by {of}: {told}, {values[-1]:,} at rank {places[-1]:,}.", (_NARROW, 2.6), draw)
+
+
+def timeline(parts: Mapping[str, NDArray[np.int64]], period: Sequence[str]) -> Markup:
+    """Draw events over time as stacked bars: training, validation and test, and what stands in histories only.
+
+    Args:
+        parts: train, validation, test and others -> [bins] events.
+        period: where the first bin begins and the last one ends.
+    """
+    bins = np.arange(len(next(iter(parts.values()))))
+    tops = np.cumsum(list(parts.values()), axis=0)
+
+    def draw(axes: Axes) -> None:
+        for top, values, colour in zip(tops, parts.values(), (_FIRST, _SECOND, _SECOND, _MUTED), strict=True):
+            axes.bar(bins, values, bottom=top - values, width=0.9, color=colour)
+        axes.set_xticks([0, bins[-1]], list(period))
+        axes.get_xticklabels()[0].set_horizontalalignment("left")
+        axes.get_xticklabels()[1].set_horizontalalignment("right")
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,.0f}"))
+        axes.set_ylabel("events")
+        axes.grid(axis="y")
+        axes.set_axisbelow(True)
+
+    told = ", ".join(f"{values.sum():,} {part}" for part, values in parts.items())
+    return _svg(f"Events over time from {period[0]} to {period[1]}: {told}.", (_NARROW, 2.6), draw)
 
 
 def dots(rows: Sequence[Mapping[str, Any]], metric: str) -> Markup:

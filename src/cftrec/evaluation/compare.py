@@ -127,7 +127,9 @@ def _summarise(
     table = [{"model": name} | row for name, row in zip(names, estimates, strict=True)]
     tests = _tests(names, resampled, seed)
     several = {row.shown.name: _seeds(row, one) for row, one in zip(rows, measures, strict=True) if len(row.runs) > 1}
-    facts = {key: first.evaluation.get(key) for key in ("split", "k", "dataset", "catalogue_items", "sample")}
+    facts = {
+        key: first.evaluation.get(key) for key in ("split", "k", "dataset", "catalogue_items", "sample", "keep_history")
+    }
     return {
         "headline": verdict(table, tests),
         "against_popularity": against_popularity(table, tests),

@@ -17,7 +17,7 @@ from cftrec.data.dataset import Dataset
 from cftrec.decoding import Prior
 from cftrec.evaluation.cases import Cases, cases_of, split_targets
 from cftrec.evaluation.effect_summary import summarise
-from cftrec.evaluation.ranker import Ranker
+from cftrec.evaluation.ranker import Scorer
 from cftrec.ragged import Ragged
 
 Schema = dict[str, pl.DataType | type[pl.DataType]]
@@ -60,7 +60,7 @@ class Effects:
 
 
 def measure_effects(
-    recommender: Ranker,
+    recommender: Scorer,
     dataset: Dataset,
     split: str = "test",
     prior: str = "counts",
@@ -87,12 +87,11 @@ def measure_effects(
 
 
 def effects_of(
-    recommender: Ranker, cases: Cases, prior: str = "counts", progress: Callable[[int], None] | None = None
+    recommender: Scorer, cases: Cases, prior: str = "counts", progress: Callable[[int], None] | None = None
 ) -> Effects:
     """Measure the effect on given targets, which the RUN must know; see `measure_effects`."""
     if not len(cases):
-        nothing = pl.DataFrame(schema=EFFECTS_SCHEMA)
-        return Effects(nothing, summarise(nothing, prior, {}))
+        return no_effects(prior)
     expected = recommender.prior(prior)
     favourites = _favourites(expected)
     log_p, masses = [], []
@@ -109,6 +108,12 @@ def effects_of(
     favoured = np.exp(expected.items[favourites]).cumsum()
     prior_mass = {top: float(favoured[min(top, len(favoured)) - 1]) for top in FAVOURITES}
     return Effects(table, summarise(table, prior, prior_mass))
+
+
+def no_effects(prior: str = "counts") -> Effects:
+    """Return the effects of no target at all."""
+    nothing = pl.DataFrame(schema=EFFECTS_SCHEMA)
+    return Effects(nothing, summarise(nothing, prior, {}))
 
 
 def _favourites(prior: Prior) -> NDArray[np.int64]:

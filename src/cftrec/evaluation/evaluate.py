@@ -16,11 +16,11 @@ from cftrec.artefacts import write_json
 from cftrec.data.dataset import Dataset
 from cftrec.errors import InputError
 from cftrec.evaluation.cases import Cases, cases_of, split_targets
-from cftrec.evaluation.effects import Effects, Schema, effects_of
+from cftrec.evaluation.effects import Effects, Schema, effects_of, no_effects
 from cftrec.evaluation.measures import ALL_METRICS
 from cftrec.evaluation.metrics import CUTOFFS
 from cftrec.evaluation.popularity import rank_by_popularity
-from cftrec.evaluation.ranker import Items, Ranker
+from cftrec.evaluation.ranker import Items, Ranker, Scorer
 from cftrec.evaluation.significance import BOOTSTRAP
 from cftrec.evaluation.slices import evaluation_table
 
@@ -94,6 +94,7 @@ def evaluate(
     batch_size: int = _BATCH,
     prior: str = "counts",
     effect_targets: int = 2_000,
+    keep_history: bool = False,
     sample: int | None = None,
     seed: int = 0,
 ) -> Evaluation:
@@ -103,7 +104,7 @@ def evaluate(
     dropped and counted; a target that it does not know is counted and is a miss.
 
     Args:
-        recommender: the RUN, ready to search.
+        recommender: the RUN, ready to search; a `Scorer` also has its log p measured.
         dataset: the log; its split decides the targets.
         split: "train", "validation" or "test".
         k: length of the lists, at least 20, which is as far as the metrics look.
@@ -114,6 +115,8 @@ def evaluate(
         batch_size: histories searched at once.
         prior: what the history's effect is measured against, "counts", "trained" or "counterfactual".
         effect_targets: targets whose effect is measured, evenly spaced.
+        keep_history: also rank the items of the history, for logs in which users take items again; by default they are
+            left out, but for the target itself. Only a `Recommender` can.
         sample: rank so many random targets of the split only; None: all.
         seed: of the sample.
 
@@ -128,17 +131,21 @@ def evaluate(
     started = time.monotonic()
     positions = split_targets(dataset, split, sample, seed)
     cases = cases_of(recommender, dataset, positions)
-    measured = cases.known(effect_targets)
+    measured = cases.known(effect_targets if isinstance(recommender, Scorer) else 0)
 
     def advance(done: int) -> None:
         if progress is not None:
             progress(done, len(measured) + len(cases))
 
-    effects = effects_of(recommender, measured, prior, advance)
-    answers = _ask(recommender, cases, k, batch_size, lambda done: advance(len(measured) + done))
+    effects = (
+        effects_of(recommender, measured, prior, advance) if isinstance(recommender, Scorer) else no_effects(prior)
+    )
+    answers = _ask(recommender, cases, k, batch_size, lambda done: advance(len(measured) + done), keep_history)
     items, exact = np.concatenate(answers.items), np.concatenate(answers.exact)
     rank = _ranks(items, cases.targets)
-    popular = rank_by_popularity(recommender.counts, cases.histories, cases.targets, k)
+    popular = rank_by_popularity(
+        recommender.counts, [[]] * len(cases) if keep_history else cases.histories, cases.targets, k
+    )
     names = np.array(recommender.catalogue.item_ids, dtype=object)
     facts = _facts(recommender, dataset, split, cases) | {
         "k": k,
@@ -146,6 +153,8 @@ def evaluate(
         "exact_share": float(exact.mean()),
         "effect_targets": len(measured),
     }
+    if keep_history:
+        facts |= {"keep_history": True}
     if sample is not None:
         facts |= {"sample": sample, "seed": seed}
     ranks = _ranks_frame(cases, rank, items, np.concatenate(answers.scores), exact, names)
@@ -172,31 +181,40 @@ def _check(k: int, batch_size: int, effect_targets: int) -> None:
         raise InputError(f"effect_targets {effect_targets}: must be 0 or more")
 
 
-def rank_targets(recommender: Ranker, dataset: Dataset, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+def rank_targets(
+    recommender: Ranker, dataset: Dataset, positions: NDArray[np.int64], batch_size: int = _BATCH
+) -> NDArray[np.int64]:
     """Return the ranks of targets as `evaluate` finds them, int64 [n] from 1; 0: not among the first 20.
 
     Args:
         recommender: ready to search.
         dataset: the log.
         positions: int64 [n], the targets' event positions; n is at least 1.
+        batch_size: histories searched at once.
 
     Raises:
         InputError: the recommender knows none of the targets.
     """
     cases = cases_of(recommender, dataset, positions)
-    answers = _ask(recommender, cases, max(CUTOFFS), _BATCH)
+    answers = _ask(recommender, cases, max(CUTOFFS), batch_size)
     return _ranks(np.concatenate(answers.items), cases.targets)
 
 
 def _ask(
-    recommender: Ranker, cases: Cases, k: int, batch_size: int, advance: Callable[[int], None] | None = None
+    recommender: Ranker,
+    cases: Cases,
+    k: int,
+    batch_size: int,
+    advance: Callable[[int], None] | None = None,
+    keep_history: bool = False,
 ) -> _Answers:
     """Search all histories, batch by batch."""
     answers = _Answers()
     for start in range(0, len(cases), batch_size):
         stop = min(len(cases), start + batch_size)
         histories: list[Items] = list(cases.histories[start:stop])
-        found = recommender.search(histories, k, keep=cases.targets[start:stop].tolist())
+        kept: dict[str, Any] = {"keep": cases.targets[start:stop].tolist()}
+        found = recommender.search(histories, k, **({"keep_history": True} if keep_history else kept))
         answers.items.append(found.items)
         answers.scores.append(found.scores)
         answers.exact.append(found.exact)

@@ -1,7 +1,7 @@
 """What an evaluation asks of what it evaluates; `Recommender` is one."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,7 +31,7 @@ class ItemIds(Protocol):
 
 
 class Ranker(Protocol):
-    """What is evaluated; `Recommender` is one."""
+    """What is evaluated: a `Recommender`, which is also a `Scorer`, a baseline, or lists that stand already."""
 
     @property
     def catalogue(self) -> ItemIds: ...  # noqa: D102
@@ -42,6 +42,11 @@ class Ranker(Protocol):
 
     def search(self, histories: list[Items], k: int, keep: list[int] | None = None) -> Found:
         """Return the best k items for each history, its items left out except keep[b] (-1: none kept)."""
+
+
+@runtime_checkable
+class Scorer(Ranker, Protocol):
+    """A ranker that knows log p of given items, too; of others, which only rank, no effect is measured."""
 
     def log_probs(
         self, histories: Sequence[Items], items: Sequence[ArrayLike], softmax: str | None = None

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from cftrec.artefacts import read_json, read_manifest
+from cftrec.artefacts import part_of, read_json, read_manifest
 from cftrec.errors import InputError
 from cftrec.evaluation.effects import Schema
 from cftrec.evaluation.evaluate import POPULAR_SCHEMA, RANKS_SCHEMA
@@ -57,12 +57,12 @@ class Model:
 
 
 def read_run(path: Path) -> EvaluatedRun:
-    """Read an evaluated RUN (its test split).
+    """Read an evaluated RUN (its test split), or the predictions of `cftrec baseline` or `evaluate --predictions`.
 
     Raises:
-        InputError: not a RUN, not evaluated, or a file of the evaluation is missing or broken.
+        InputError: neither a RUN nor predictions, not evaluated, or a file of the evaluation is missing or broken.
     """
-    manifest = read_manifest(path, "run")
+    manifest = read_manifest(path, "run", "predictions")
     if not (path / "evaluation.json").is_file():
         raise InputError(f"{path}: this RUN has no evaluation; run `cftrec evaluate {path} DATASET` first")
     ranks = _read_table(path, "ranks", RANKS_SCHEMA)
@@ -72,7 +72,7 @@ def read_run(path: Path) -> EvaluatedRun:
     if ranks.is_empty():
         raise InputError(f"{path}: its evaluation holds no target; {_again(path)}")
     order = ranks.select(pl.arg_sort_by(_KEY, maintain_order=True)).to_series()
-    catalogue = _read_catalogue(path / "catalogue.arrow")
+    catalogue = _read_catalogue(part_of(path, manifest, "catalogue") / "catalogue.arrow")
     return EvaluatedRun(
         path=path,
         name=str(manifest.get("name", path.name)),
@@ -131,10 +131,16 @@ def notes(runs: Sequence[EvaluatedRun]) -> list[str]:
             told.append(
                 f"{share:.1%} of the lists of {run.name} are certified exact; the others hit the search budget."
             )
+        told += [f"{run.name}: {note}" for note in run.evaluation.get("notes", [])]
     return told
 
 
 def _check_same_targets(first: EvaluatedRun, run: EvaluatedRun) -> None:
+    if run.evaluation.get("keep_history", False) != first.evaluation.get("keep_history", False):
+        raise InputError(
+            f"{run.path}: one of it and {first.path} was evaluated with --keep-history and the other without; "
+            "run `cftrec evaluate` on both alike"
+        )
     mine, other = run.ranks.select(_KEY), first.ranks.select(_KEY)
     if mine.equals(other):
         return

@@ -22,6 +22,7 @@ class Wish:
     Attributes:
         history: int64, oldest first.
         left_out: int64, what must not be recommended.
+        allowed: int64, the only items to recommend, or None: all.
         k: items wanted.
         gamma: weight of the effect.
         prior: what the effect is measured against.
@@ -30,6 +31,7 @@ class Wish:
 
     history: Items
     left_out: Items
+    allowed: Items | None
     k: int
     gamma: float
     prior: str
@@ -57,14 +59,16 @@ class Ranked:
     expected: tuple[Items, NDArray[np.float64]] | None
 
 
-def recommend(served: Served, requests: list[list[Wish]]) -> list[list[Ranked]]:
-    """Answer requests, whose wishes all have one depth, by one search."""
+def recommend(served: Served, budget_ms: float, requests: list[list[Wish]]) -> list[list[Ranked]]:
+    """Answer requests, whose wishes all have one depth, by one search, which ends after `budget_ms` at the latest."""
     recommender, wishes = served.recommender, list(chain.from_iterable(requests))
     found = recommender.search(
         [wish.history for wish in wishes],
         min(wishes[0].depth, len(recommender.catalogue)),
         keep_history=True,
         deny=[wish.left_out for wish in wishes],
+        allow=[wish.allowed for wish in wishes],
+        budget_ms=budget_ms,
     )
     likely = _catalogue_log_p(served, wishes, found)
     ranked = iter([_ranked(served, wish, found, row, likely[row]) for row, wish in enumerate(wishes)])
@@ -91,5 +95,11 @@ def _ranked(served: Served, wish: Wish, found: SearchResult, row: int, likely: N
     effect = likely - served.log_prior(wish.prior, items)
     score = log_p + wish.gamma * effect
     order = np.lexsort((items, -score))[: wish.k]
-    expected = served.expected(wish.prior, wish.k, wish.left_out) if wish.without_history else None
-    return Ranked(items[order], score[order], log_p[order], effect[order], bool(found.exact[row]), expected)
+    return Ranked(
+        items=items[order],
+        score=score[order],
+        log_p=log_p[order],
+        effect=effect[order],
+        exact=bool(found.exact[row]),
+        expected=served.expected(wish.prior, wish.k, wish.left_out, wish.allowed) if wish.without_history else None,
+    )

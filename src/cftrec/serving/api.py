@@ -65,6 +65,11 @@ class Limits:
     waiting: int = 256
     timeout_s: float = 30.0
 
+    @property
+    def search_ms(self) -> float:
+        """Milliseconds after which a search ends with what it has found: there is time left to say so."""
+        return 500 * self.timeout_s
+
 
 @dataclass
 class Service:
@@ -148,7 +153,9 @@ def _v1(service: Service) -> APIRouter:
         _check_prior(served, request.prior)
         wishes = await _wishes(served, request)
         kind = ("recommend", served, wishes[0].depth)
-        ranked = await service.ask(kind, partial(answers.recommend, served), wishes, len(wishes))
+        ranked = await service.ask(
+            kind, partial(answers.recommend, served, service.limits.search_ms), wishes, len(wishes)
+        )
         results = [_recommendations(served, one) for one in ranked]
         return RecommendResponse(model=served.name, version=served.version, results=results)
 
@@ -248,14 +255,14 @@ async def _wishes(served: Served, request: RecommendRequest) -> list[Wish]:
     lengths = [len(history) for history in request.histories]
     resolved = np.split(await _resolve(served, request.by, named), np.cumsum(lengths)[:-1])
     left_out = await _resolve(served, request.by, {f"/deny/{n}": one for n, one in enumerate(request.deny)})
+    allowed = None
     if request.allow is not None:
         allowed = await _resolve(served, request.by, {f"/allow/{n}": one for n, one in enumerate(request.allow)})
-        every = np.arange(len(served.recommender.catalogue))
-        left_out = np.union1d(left_out, np.setdiff1d(every, allowed))
     return [
         Wish(
             history=history,
             left_out=left_out if request.keep_history else np.union1d(left_out, history),
+            allowed=allowed,
             k=request.k,
             gamma=request.gamma,
             prior=request.prior,
@@ -284,13 +291,19 @@ async def _resolve(served: Served, by: str, named: dict[str, str]) -> Items:
 
 def _recommendations(served: Served, ranked: Ranked) -> Recommendations:
     numbers = zip(ranked.items, ranked.score, ranked.log_p, ranked.effect, strict=True)
-    expected = None
+    untrained, expected = served.recommender.catalogue.untrained, None
     if ranked.expected is not None:
         pairs = zip(*ranked.expected, strict=True)
         expected = [ExpectedItem(log_prior=float(log_prior), **_named(served, item)) for item, log_prior in pairs]
     return Recommendations(
         items=[
-            RecommendedItem(score=float(score), log_p=float(log_p), effect=float(effect), **_named(served, item))
+            RecommendedItem(
+                score=float(score),
+                log_p=float(log_p),
+                effect=float(effect),
+                untrained=bool(untrained[item]),
+                **_named(served, item),
+            )
             for item, score, log_p, effect in numbers
         ],
         exact=ranked.exact,

@@ -85,14 +85,17 @@ class Served:
         (runs,) = self.recommender.log_probs([nobody], [asked], softmax="catalogue")
         return np.array([run.sum() for run in runs.split()])[place]
 
-    def expected(self, name: str, k: int, left_out: Items) -> tuple[Items, NDArray[np.float64]]:
+    def expected(self, name: str, k: int, left_out: Items, allowed: Items | None) -> tuple[Items, NDArray[np.float64]]:
         """Return the k items that a prior likes best, best first, and their log prior (nats)."""
         if name == "counts":
-            order = self._counts_order[~np.isin(self._counts_order, left_out)][:k]
-            return order, self._counts[order]
+            may = np.full(len(self._counts), allowed is None)
+            may[np.empty(0, dtype=np.int64) if allowed is None else allowed] = True
+            may[left_out] = False
+            best = self._counts_order[may[self._counts_order]][:k]
+            return best, self._counts[best]
         nobody = np.empty(0, dtype=np.int64)
         asked = replace(self.recommender, softmax="catalogue")  # a prior's own, whatever the RUN recommends by
-        found = asked.search([nobody], min(k, len(asked.catalogue)), deny=[left_out]).items[0]
+        found = asked.search([nobody], min(k, len(asked.catalogue)), deny=[left_out], allow=[allowed]).items[0]
         best = found[found >= 0]
         return best, self.log_prior(name, best)
 

@@ -105,6 +105,7 @@ class RecommendedItem(Item):
     effect: Annotated[
         float, Field(description="log p(title | history) - log prior(title), under the catalogue softmax")
     ]
+    untrained: Annotated[bool, Field(description="whether the way to it passes a choice that no training has made")]
 
 
 class ExpectedItem(Item):

@@ -1,12 +1,14 @@
 """The process: an address, signals, and an orderly end."""
 
+import asyncio
+import contextlib
 import logging
 import signal
 import socket
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
@@ -14,11 +16,11 @@ from cftrec.errors import InputError
 from cftrec.serving.api import Limits, make_app
 
 _IDLE_S = 75  # a kept connection: longer than proxies keep theirs, so that none meets a door just closed
-_FAREWELL_S = 0.5  # still answering, connections closed after each answer, before no more are taken
+_FAREWELL_S = 0.5  # in which kept connections may still ask, and are closed after the answer
 
 
 class _Server(uvicorn.Server):
-    """A server that says goodbye: on SIGTERM it first closes kept connections after their answers, then its door."""
+    """A server that says goodbye: it closes its door, then kept connections after their answers, then ends."""
 
     def __init__(self, config: uvicorn.Config, farewell: Callable[[], None]) -> None:
         super().__init__(config)
@@ -26,14 +28,38 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """End once what was accepted is answered; at the second signal at once."""
-        if self.should_exit:
-            self.force_exit = True
-            return
-        self._farewell()
-        threading.Timer(_FAREWELL_S, self._close).start()
-
-    def _close(self) -> None:
+        self.force_exit = self.should_exit
         self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the door, but not on those who stand in it, and give kept connections a moment."""
+        self._farewell()
+        doors = [door.dup() for door in sockets or []]  # closing the last one would reset whoever waits there
+        for server in self.servers:
+            server.close()
+        waiting = [client for door in doors for client in _accept_all(door)]
+        for client in waiting:
+            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, client)
+        if not self.force_exit:
+            await asyncio.sleep(_FAREWELL_S)
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> asyncio.Protocol:
+        kind: Any = self.config.http_protocol_class
+        return kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+
+def _accept_all(door: socket.socket) -> list[socket.socket]:
+    """Accept whoever waits at a door and close it."""
+    door.setblocking(False)
+    waiting = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            waiting.append(door.accept()[0])
+    door.close()
+    for client in waiting:
+        client.setblocking(False)
+    return waiting
 
 
 def serve(

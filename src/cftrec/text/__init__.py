@@ -2,7 +2,7 @@
 
 from cftrec.text.alpaca import write_alpaca
 from cftrec.text.catalogue import Catalogue
-from cftrec.text.items import given_tokens, item_texts, tokenise_items
+from cftrec.text.items import given_tokens, item_sequences, item_texts, tokenise_items
 from cftrec.text.prompt import Counterfactual, Prompt, build_prompt
 from cftrec.text.template import PRESETS, Template, load_template
 from cftrec.text.tokenizer import train_tokenizer
@@ -18,6 +18,7 @@ __all__ = [
     "build_prompt",
     "build_trie",
     "given_tokens",
+    "item_sequences",
     "item_texts",
     "load_template",
     "tokenise_items",

@@ -88,5 +88,18 @@ def given_tokens(
     return sequences
 
 
+def item_sequences(
+    items: pl.DataFrame, item_text: str, item_tokens: str | None, tokenizer: "PreTrainedTokenizerBase", prompt: Prompt
+) -> list[list[int]]:
+    """Return each item's token sequence: given by column `item_tokens` where that is named, else made of `item_text`.
+
+    Raises:
+        InputError: see `given_tokens`, `item_texts` and `tokenise_items`.
+    """
+    if item_tokens is not None:
+        return given_tokens(items, item_tokens, tokenizer, prompt)
+    return tokenise_items(item_texts(items, item_text), tokenizer, prompt)
+
+
 def _known(items: pl.DataFrame) -> str:
     return ", ".join(items.columns)

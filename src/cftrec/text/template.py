@@ -1,5 +1,6 @@
 """The wording of prompts: presets, and templates read from a user's file."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,17 @@ class Template:
             part.replace(CATEGORY, category).replace(_VERB, verb) for part in (before, after, self.without_history)
         )
         return before, after, without
+
+    def prompt_text(self, category: str, items: Sequence[str]) -> str:
+        """Return the prompt that shows items, oldest first, as the text that is tokenised part by part."""
+        before, after, _ = self.fill(category)
+        written = [self.item.replace(ITEM, item) for item in items]
+        listed = self.separator.join(written) if after else "".join(item + self.separator for item in written)
+        return before + listed + after
+
+    def target_text(self, item: str) -> str:
+        """Return the target's text, without the end-of-sequence token that may follow."""
+        return self.item.replace(ITEM, item) + self.closing
 
 
 _TASK = "Below is an instruction that describes a task"

@@ -1,8 +1,10 @@
 """The catalogue's trie: every distinct beginning of a token sequence once, in preorder and in compressed rows."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import pairwise
+from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -55,6 +57,23 @@ class Trie:
         """Return the nodes along an item's sequence, int32 [T]: the node reached after each token (a view)."""
         return self.paths[self.offsets[item] : self.offsets[item + 1]]
 
+    def save(self, folder: Path) -> None:
+        """Write each array into an existing folder, as NAME.npy."""
+        for array in fields(self):
+            np.save(folder / f"{array.name}.npy", getattr(self, array.name))
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Map what `save` wrote into memory: nothing is read before it is used, and processes share it.
+
+        Raises:
+            OSError: a file is missing.
+            ValueError: a file is no array.
+        """
+        paths = (folder / f"{array.name}.npy" for array in fields(cls))
+        # A plain view: numpy's own class for mapped arrays makes every indexing slower.
+        return cls(*(np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray) for path in paths))
+
     @cached_property
     def child_counts(self) -> Int32:
         """Number of children of each node, int32 [n]."""
@@ -64,6 +83,26 @@ class Trie:
     def choices(self) -> NDArray[np.bool_]:
         """Whether a node has more than one child, bool [n]: elsewhere the next token is forced (or there is none)."""
         return self.child_counts > 1
+
+    @cached_property
+    def chain_end(self) -> Int32:
+        """Where each node's chain of forced tokens ends, int32 [n]: the next node without exactly one child.
+
+        An only child follows its parent in preorder, so a chain's nodes are consecutive.
+        """
+        numbers = np.arange(len(self), dtype=np.int32)
+        stops = np.where(self.child_counts == 1, np.int32(len(self)), numbers)
+        return np.minimum.accumulate(stops[::-1])[::-1]
+
+    @cached_property
+    def places(self) -> Int32:
+        """Each item's place in `terminal_items`, int32 [I].
+
+        The items under node i are those in places `terminal_offsets[i]` to `terminal_offsets[end[i]]`.
+        """
+        places = np.empty_like(self.terminal_items)
+        places[self.terminal_items] = np.arange(len(places), dtype=np.int32)
+        return places
 
 
 def build_trie(tokens: ArrayLike, offsets: ArrayLike) -> Trie:

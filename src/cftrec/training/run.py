@@ -13,10 +13,10 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 from transformers.utils import logging as transformers_logging
 
-from cftrec.artefacts import MANIFEST, new_folder, read_json, refuse_if_taken, sha256, write_json
+from cftrec.artefacts import MANIFEST, new_folder, part_of, read_json, refuse_if_taken, sha256, write_json
 from cftrec.data import Dataset
 from cftrec.errors import InputError
-from cftrec.text import Catalogue, Prompt, build_prompt, given_tokens, item_texts, load_template, tokenise_items
+from cftrec.text import Catalogue, Prompt, build_prompt, item_sequences, item_texts, load_template
 from cftrec.training.callbacks import last_complete_checkpoint
 from cftrec.training.config import CFTConfig
 from cftrec.training.lora import merge, save_weights
@@ -24,6 +24,7 @@ from cftrec.training.models import load_model
 from cftrec.training.trainer import CFTTrainer, Measure
 
 CONFIG, PROMPT, LOG, MODEL, ADAPTER = "config.yaml", "prompt.json", "log.json", "model", "adapter"
+CATALOGUE = "catalogue"
 _LAYOUT = "layout.json"  # beside the checkpoints: what was measured once
 
 
@@ -174,13 +175,20 @@ def assemble(dataset: Dataset, config: CFTConfig) -> tuple[Any, PreTrainedTokeni
         counterfactual=config.counterfactual,  # type: ignore[arg-type]
         max_tokens=min((bound for bound in (config.max_tokens, positions) if bound is not None), default=None),
     )
-    if config.item_tokens is None:
-        sequences = tokenise_items(texts, tokenizer, prompt)
-    else:
-        sequences = given_tokens(dataset.items, config.item_tokens, tokenizer, prompt)
-    titles = dataset.items["title"].to_list()
-    catalogue = Catalogue.build(dataset.items["item_id"].to_list(), titles, sequences, dataset.item_counts())
+    sequences = item_sequences(dataset.items, config.item_text, config.item_tokens, tokenizer, prompt)
+    ids, titles = (dataset.items[name].to_list() for name in ("item_id", "title"))
+    columns = dataset.items.drop("item_id", "title")
+    catalogue = Catalogue.build(ids, titles, sequences, dataset.item_counts(), columns)
     return model, tokenizer, prompt, catalogue
+
+
+def catalogue_of(run: Path, manifest: dict[str, Any]) -> Catalogue:
+    """Load a RUN's catalogue: the one of training, or the one with the items added since.
+
+    Raises:
+        InputError: a file is missing or broken.
+    """
+    return Catalogue.load(part_of(run, manifest, CATALOGUE))
 
 
 def quiet_transformers() -> None:

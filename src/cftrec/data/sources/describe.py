@@ -55,11 +55,11 @@ def _period(log: Log) -> str:
     if unit is None:
         return "none: events stay in the order of the source"
     times = log.events["timestamp"]
-    first, last = (_date(time) for time in (times.min(), times.max()))
+    first, last = (day(time) for time in (times.min(), times.max()))
     return f"{unit}; {first} to {last}"
 
 
-def _date(seconds: Any) -> str:
+def day(seconds: Any) -> str:
     """Return the day of a timestamp, or the number where it is none of this era."""
     return str(datetime.fromtimestamp(seconds, UTC).date()) if 1e8 < seconds < 1e10 else f"{seconds:,}"
 

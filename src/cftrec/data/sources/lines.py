@@ -114,7 +114,7 @@ def read_fields(
 
 def first_lines(path: Path) -> list[bytes]:
     """Return the whole lines among a file's first 256 KiB."""
-    with _opened(path, False) as (file, _):
+    with opened(path, False) as (file, _):
         head = file.read(2**18)
     lines = head.removeprefix(BOM).split(b"\n")
     return lines if len(head) < 2**18 else lines[:-1]
@@ -150,7 +150,7 @@ def _split(block: bytes, columns: tuple[str, ...]) -> Block:
 def _blocks(path: Path, limit: int | None) -> Iterator[bytes]:
     """Yield blocks of whole lines, without byte order mark."""
     left, rest, mark = limit, b"", BOM
-    with _opened(path, limit is None) as (file, advance):
+    with opened(path, limit is None) as (file, advance):
         while left != 0:
             read = file.read(_BLOCK)
             advance()
@@ -168,7 +168,7 @@ def _blocks(path: Path, limit: int | None) -> Iterator[bytes]:
 
 
 @contextmanager
-def _opened(path: Path, whole: bool) -> Iterator[tuple[IO[bytes], Callable[[], None]]]:
+def opened(path: Path, whole: bool) -> Iterator[tuple[IO[bytes], Callable[[], None]]]:
     """Open a file through whatever compresses it; gives it and what moves the bar on of one that is read whole."""
     damage: tuple[type[Exception], ...] = (EOFError,)
     try:

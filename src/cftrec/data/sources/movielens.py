@@ -5,6 +5,7 @@ Titles come with their year, as "Star Wars (1977)", and stay as they are. Every 
 
 import importlib.util
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -12,6 +13,7 @@ import polars as pl
 from cftrec.data.sources.log import Log, SourceOptions, all_rows, event_frame, item_frame, make_log
 from cftrec.data.sources.recbole import read_folder
 from cftrec.data.sources.sheet import Sheet, files_in, listed, read_text
+from cftrec.data.sources.stream import read_log
 from cftrec.errors import InputError
 
 INSTALLED = "installed"
@@ -72,36 +74,44 @@ def read(source: str | Path, options: SourceOptions, limit: int | None = None) -
     folder = Path(source)
     found = files_in(folder)
     if "u.data" in found:
-        ratings = read_text(folder / "u.data", "\t", columns=_RATINGS, limit=limit)
+        ratings = read_log(folder / "u.data", "\t", _events, columns=_RATINGS, limit=limit)
         movies = read_text(folder / "u.item", "|", columns=_movie_columns(), latin=True, limit=limit)
         movies = replace(movies, frame=_with_genres(movies.frame))
     elif "ratings.dat" in found:
-        ratings = read_text(folder / "ratings.dat", "::", columns=_RATINGS, limit=limit)
+        ratings = read_log(folder / "ratings.dat", "::", _events, columns=_RATINGS, limit=limit)
         movies = read_text(folder / "movies.dat", "::", columns=("item", "title", "genres"), latin=True, limit=limit)
     elif "ratings.csv" in found:
-        ratings = _renamed(read_text(folder / "ratings.csv", ",", quotes=True, limit=limit))
+        take = partial(_events, user="userId", item="movieId")
+        ratings = read_log(folder / "ratings.csv", ",", take, quotes=True, limit=limit)
         movies = _renamed(read_text(folder / "movies.csv", ",", quotes=True, limit=limit))
     else:
         raise InputError(
             f"{folder}: no MovieLens folder, which holds u.data, ratings.dat or ratings.csv; it holds {listed(found)}"
         )
-    events = event_frame(ratings.ids("user"), ratings.ids("item"), ratings.times("timestamp"))
     others = movies.texts([column for column in movies.frame.columns if column not in ("item", "title")])
     items = item_frame(movies.ids("item"), movies.column("title"), others)
     columns = {"user": "user", "item": "item", "timestamp": "timestamp", "title": "title"}
-    sheets, rows = [ratings, movies], all_rows(events.height)
-    return make_log(folder.resolve().name, "movielens", sheets, events, items, rows=rows, columns=columns)
+    events, rows = ratings.frame, all_rows(ratings.frame.height)
+    return make_log(folder.resolve().name, "movielens", [ratings, movies], events, items, rows=rows, columns=columns)
 
 
-def _read_installed(limit: int | None) -> Log:
+def installed_folder() -> Path:
+    """Return where MovieLens-100K of the package recbole lies; the package is found, never imported.
+
+    Raises:
+        InputError: it is not installed.
+    """
     package = importlib.util.find_spec("recbole")
     if package is None or not package.submodule_search_locations:
         raise InputError(
             "source installed: MovieLens-100K comes with the package recbole, which is not installed; "
             "run `pip install --no-deps recbole==1.2.1` or name a MovieLens folder"
         )
-    folder = Path(package.submodule_search_locations[0], "dataset_example", "ml-100k")
-    log = read_folder(folder, "ml-100k", SourceOptions(), limit)
+    return Path(package.submodule_search_locations[0], "dataset_example", "ml-100k")
+
+
+def _read_installed(limit: int | None) -> Log:
+    log = read_folder(installed_folder(), "ml-100k", SourceOptions(), limit)
     return replace(log, facts=log.facts | {"format": "movielens", "package": "recbole"})
 
 
@@ -116,10 +126,12 @@ def _with_genres(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.select("item", "title", "release_date", genres)
 
 
-def _renamed(sheet: Sheet) -> Sheet:
-    """Give a file of the later releases our names, after checking that its own are there."""
-    ours = {"userId": "user", "movieId": "item", "timestamp": "timestamp", "title": "title"}
-    due = ("userId", "movieId", "timestamp") if sheet.path.name == "ratings.csv" else ("movieId", "title")
-    for column in due:
-        sheet.column(column)
-    return replace(sheet, frame=sheet.frame.rename({column: ours[column] for column in due}))
+def _events(ratings: Sheet, user: str = "user", item: str = "item") -> pl.DataFrame:
+    return event_frame(ratings.ids(user), ratings.ids(item), ratings.times("timestamp"))
+
+
+def _renamed(movies: Sheet) -> Sheet:
+    """Give the later releases' movies.csv our names, after checking that its own are there."""
+    for column in ("movieId", "title"):
+        movies.column(column)
+    return replace(movies, frame=movies.frame.rename({"movieId": "item"}))

@@ -6,7 +6,7 @@ import io
 import itertools
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +118,20 @@ def read_text(
         InputError: no such file, not text, empty, or a row that does not have the header's fields.
     """
     content, facts = read_bytes(path, limit, quotes)
+    sheet = parse_text(path, content, separator, columns=columns, quotes=quotes, latin=latin)
+    return replace(sheet, facts=facts)
+
+
+def parse_text(
+    path: Path,
+    content: bytes,
+    separator: str,
+    *,
+    columns: Sequence[str] | None = None,
+    quotes: bool = False,
+    latin: bool = False,
+) -> Sheet:
+    """Make a Sheet, without facts, of a file's bytes; otherwise as `read_text`."""
     content = _as_utf8(path, content, latin)
     width = len(columns) if columns else 0
     try:
@@ -138,7 +152,7 @@ def read_text(
         _check_fields(path, content, separator, frame, columns, quotes)
     frame = frame.with_row_index("\0row").filter(pl.any_horizontal(pl.exclude("\0row") != ""))
     first_line = None if quotes else 1 + (columns is None)
-    return Sheet(path, frame.drop("\0row"), frame.get_column("\0row"), first_line, facts)
+    return Sheet(path, frame.drop("\0row"), frame.get_column("\0row"), first_line, {})
 
 
 def read_table(path: Path, limit: int | None = None) -> Sheet:

@@ -1,11 +1,15 @@
 """Any table whose columns are named by options: CSV, TSV, Parquet or JSON lines, told apart by the name's ending."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
+from cftrec.data.sources.lines import Lines
 from cftrec.data.sources.log import Log, SourceOptions, all_rows, event_frame, item_frame, make_log
 from cftrec.data.sources.sheet import Sheet, read_table
+from cftrec.data.sources.stream import read_log
 from cftrec.errors import InputError
 
 _USED = ("user_column", "item_column", "timestamp_column", "title_column", "items", "items_item_column")
@@ -27,22 +31,29 @@ def read(source: str | Path, options: SourceOptions, limit: int | None = None) -
         InputError: a file or column is missing, or a row cannot be read.
     """
     options.refuse_others("table", _USED)
-    sheet = read_table(Path(source), limit)
     user, item = options.user_column or "user_id", options.item_column or "item_id"
     time, title = options.timestamp_column, options.title_column or "title"
-    events = event_frame(
-        sheet.ids(user, "user_column"),
-        sheet.ids(item, "item_column"),
-        sheet.times(time, "timestamp_column") if time else None,
-    )
-    sheets = [sheet]
+    own_titles = options.items is None
+    if own_titles and options.items_item_column is not None:
+        raise InputError("option items_item_column: there is no file of items; give it with option items")
+
+    def take(sheet: Sheet) -> pl.DataFrame:
+        events = event_frame(
+            sheet.ids(user, "user_column"),
+            sheet.ids(item, "item_column"),
+            sheet.times(time, "timestamp_column") if time else None,
+        )
+        return events.with_columns(_text(sheet, title).alias("title")) if own_titles else events
+
+    log = _read_log(Path(source), take, limit)
+    sheets: list[Sheet | Lines] = [log]
     if options.items is None:
-        if options.items_item_column is not None:
-            raise InputError("option items_item_column: there is no file of items; give it with option items")
-        items = _titles_in_log(events, sheet, title)
+        items = _titles_in_log(log.frame)
     else:
-        sheets.append(read_table(Path(options.items), limit))
-        items = _items(sheets[1], options.items_item_column, item, title)
+        table = read_table(Path(options.items), limit)
+        sheets.append(table)
+        items = _items(table, options.items_item_column, item, title)
+    events = log.frame.select("user", "item", "timestamp")
     columns = {"user": user, "item": item, "timestamp": time, "title": title}
     rows = all_rows(events.height)
     return make_log(Path(source).name, "table", sheets, events, items, rows=rows, columns=columns)
@@ -55,11 +66,19 @@ def _items(table: Sheet, own_item: str | None, item: str, title: str) -> pl.Data
     return item_frame(ids, titles, table.texts(others))
 
 
-def _titles_in_log(events: pl.DataFrame, sheet: Sheet, title: str) -> pl.DataFrame:
-    titles = _text(sheet, title)
-    given = pl.DataFrame([events.get_column("item").alias("item_id"), titles.alias("title")])
+def _read_log(path: Path, take: Callable[[Sheet], pl.DataFrame], limit: int | None) -> Sheet | Lines:
+    """Read the columns of the log: of separated fields block by block, of other tables whole."""
+    separator = {".csv": ",", ".tsv": "\t"}.get(path.suffix.lower())
+    if separator is not None and path.is_file():
+        return read_log(path, separator, take, quotes=True, limit=limit)
+    sheet = read_table(path, limit)
+    return replace(sheet, frame=take(sheet))
+
+
+def _titles_in_log(events: pl.DataFrame) -> pl.DataFrame:
+    given = events.select(pl.col("item").alias("item_id"), "title").unique(maintain_order=True)
     first = pl.col("title").filter(pl.col("title").str.contains(r"\S")).first()
-    return given.group_by("item_id", maintain_order=True).agg(first)
+    return given.cast(pl.String).group_by("item_id", maintain_order=True).agg(first)
 
 
 def _text(sheet: Sheet, title: str) -> pl.Series:
