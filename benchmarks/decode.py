@@ -3,7 +3,7 @@
 The same fine-tuned model, users and question on all sides: log p under the catalogue softmax, nothing left out.
 
 - exact: `Recommender.search`, with a certificate;
-- beam: the same code with a level rule, where this cftrec has it;
+- beam: the same code with a level rule, as wide as generate's beams;
 - generate: `transformers` `generate` with `prefix_allowed_tokens_fn` and --beams beams, renormalised over what may
   follow and without length normalisation, at each batch size of --batches; the fastest one takes part.
 
@@ -14,7 +14,6 @@ defaults, most of which is training.
 """
 
 import argparse
-import inspect
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +28,6 @@ from transformers import GenerationConfig
 
 from cftrec import Recommender
 from cftrec.data import Dataset
-from cftrec.decoding import search
 from cftrec.decoding.tree import TokenTree
 from cftrec.text import Catalogue
 from cftrec.training import load_config, train
@@ -89,8 +87,7 @@ def compare(
     calls: dict[str, Callable[[], Lists]] = {
         "exact": lambda: lists(recommender.search(histories, k, keep_history=True))
     }
-    if "beam" in inspect.signature(search).parameters:
-        calls["beam"] = lambda: lists(recommender.search(histories, k, keep_history=True, beam=beams))
+    calls["beam"] = lambda: lists(recommender.search(histories, k, keep_history=True, beam=beams))
     sizes = {
         size: seconds_of(lambda size=size: generate(recommender, histories[:16], prefixes, k, beams, size))
         for size in args.batches

@@ -28,7 +28,7 @@ PIECES = [
     "<|endoftext|>",
 ]
 PIECES += ["<|im_end|>", "\\n", "{title}", "%s", "'; --", "0"]
-LONG = "".join(PIECES) * 5  # some hundred tokens
+LONG = "".join(PIECES) * 6  # some hundred tokens
 TOLERANCE = 1e-4
 
 TOKENIZER = train_tokenizer(PIECES, 300)
