@@ -46,7 +46,10 @@ bench: $(READY)
 	$(BIN)/python benchmarks/step_memory.py --save
 	$(BIN)/python benchmarks/step_memory.py --save --model smollm2 --bf16
 	$(STEP) $(SMOLLM2)
+	$(BIN)/python benchmarks/decode.py --save
 	if test -d ../shared/data/amazon-games; then \
 		$(STEP) $(SMOLLM2) --data games --prompt alpaca --window 10 --stride 1; \
-		$(STEP) $(SMOLLM2) --data games; true; fi
+		$(STEP) $(SMOLLM2) --data games; \
+		$(BIN)/python benchmarks/decode.py --save --data games --model smollm2 --repeats 3 --check 0; \
+		$(BIN)/python benchmarks/large_trie.py --save; true; fi
 	$(BIN)/python benchmarks/page.py

@@ -24,6 +24,11 @@ SIDES = {
     "trl_padded": "TRL SFTTrainer, padded",
     "trl_packed": "TRL SFTTrainer, packed",
 }
+DECODERS = {
+    "exact": "exact search",
+    "beam": "the same search by levels, {beams} beams",
+    "generate": "`generate`, {beams} beams, batch {batch}",
+}
 INTRODUCTION = """# Performance
 
 Made by `benchmarks/page.py` from the JSON under `benchmarks/results/`; nothing here is typed by hand. `make bench`
@@ -285,6 +290,73 @@ def ranks(results: list[Result]) -> list[str]:
     ]
 
 
+def decoding(results: list[Result]) -> list[str]:
+    """Write the sides of a search for the best titles."""
+    text = [
+        prose(
+            "The best titles of test users by log p under the catalogue softmax, nothing left out: the exact search, "
+            "and `generate` of transformers with a prefix function, renormalised, without length normalisation, at its "
+            "fastest batch size. Search tokens come after the prompt. Recall is that of the true list; titles within "
+            "1e-4 of its last one may stand for it."
+        )
+    ]
+    for result in results:
+        options, certified = result["options"], result["certified"]
+        rows = [
+            (
+                DECODERS[side].format(**options, **result["generate"]),
+                f"{facts['users_per_s']:.2f}",
+                f"{facts['over_exact']:.2f}",
+                f"{facts['search_tokens_a_user']:.0f}",
+                f"{facts['recall']:.4f}",
+                f"{facts['mean_score']:.4f}",
+            )
+            for side, facts in result["sides"].items()
+        ]
+        name = f"{MODELS.get(options['model'], options['model'])}, {DATA[options['data']]}"
+        checked = result["recall_of_exact_by_brute_force"]
+        oracle = (
+            "" if checked is None else f"; against every title's log p ({options['check']} users) recall {checked:.4f}"
+        )
+        text += [
+            f"### {name}, {options['titles']:,} titles, {'bf16' if options['bf16'] else 'fp32'}",
+            prose(
+                f"{options['users']} users, top {options['k']}, {options['repeats']} turns. Certified with the default "
+                f"budget: {certified['catalogue']:.1%} of users, under the vocabulary softmax "
+                f"{certified['vocabulary']:.1%} of {options['vocabulary_users']}{oracle}."
+            ),
+            table(("side", "users/s", "time over exact", "search tokens a user", "recall", "mean log p"), rows),
+        ]
+    return text
+
+
+def large_tries(results: list[Result]) -> list[str]:
+    """Write what a large catalogue's trie costs."""
+    rows = [
+        (
+            f"{result['items']['large']:,}",
+            f"{result['nodes']['large']:,}",
+            seconds(result["build_s"]),
+            f"{result['build_peak_bytes'] / 2**20:,.0f} MiB",
+            f"{result['stored_bytes'] / 2**20:,.0f} MiB",
+            seconds(result["open_s"]),
+            seconds(result["first_use_s"]),
+            f"{result['per_node_over_small']:.2f}",
+        )
+        for result in results
+    ]
+    small = ", ".join(f"{result['items']['small']:,}" for result in results)
+    return [
+        prose(
+            "Titles recombined from real ones, one thread. Memory is the whole process's peak while it builds; opening "
+            "maps the files, and the first use makes what is derived from them. The last column is the time of a "
+            f"search of {', '.join(str(result['options']['users']) for result in results)} users by `nano` per "
+            f"beginning expanded, over that with the {small} real titles."
+        ),
+        table(("titles", "nodes", "build", "memory", "on disk", "open", "first use", "time a node, ratio"), rows),
+    ]
+
+
 def serving(results: list[Result]) -> list[str]:
     """Write what a service does under load."""
     text = [
@@ -367,6 +439,8 @@ SECTIONS = {
     "prepare": ("Preparing a long log", logs),
     "read_amazon": ("Reading Amazon reviews", reviews),
     "evaluate_ranks": ("Evaluating stored ranks", ranks),
+    "decode": ("Decoding", decoding),
+    "large_trie": ("A catalogue of a million titles", large_tries),
     "serving": ("Serving", serving),
 }
 

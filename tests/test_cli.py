@@ -325,6 +325,108 @@ def test_items_are_added(runs, log, tmp_path, capsys):
     assert "item_id 'n0', 'n1': in the catalogue already" in capsys.readouterr().err
 
 
+def test_recommend_by_effect_tells_both_parts(runs, capsys):
+    main(["recommend", str(runs[1]), "--history", "Up", "-k", "4", "--gamma", "0.5", "--prior", "trained"])
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [line[0] for line in lines] == ["1", "2", "3", "4"]
+    for _, score, title, _, log_p, effect in lines:
+        assert title in TITLES
+        assert float(score) == pytest.approx(float(log_p) + 0.5 * float(effect), abs=2e-4)
+    message = fails(capsys, "recommend", str(runs[0]), "--history", "Up", "--gamma", "0.5", "--prior", "trained")
+    assert "has trained none" in message
+
+
+def test_recommend_ungrounded_counts_inventions(runs, capsys):
+    main(["recommend", str(runs[0]), "--history", "Up", "-k", "3", "--ungrounded", "--beams", "2"])
+    shown = capsys.readouterr()
+    titles = [line.split("\t")[2] for line in shown.out.splitlines()]
+    assert len(set(titles)) == 3
+    assert set(titles) <= set(TITLES) - {"Up"}
+    assert re.fullmatch(r"cftrec: [012] of 2 titles written are none of the catalogue\n", shown.err)
+
+
+def test_rules_hold_for_all_users(runs, dataset, tmp_path):
+    items = Dataset.load(dataset).items["item_id"].to_list()
+    (tmp_path / "allow").write_text("\n".join(items[:6]))
+    (tmp_path / "deny").write_text("\n".join(items[3:]))
+    rules = ["--allow", str(tmp_path / "allow"), "--deny", str(tmp_path / "deny"), "--keep-history"]
+    out = tmp_path / "out.parquet"
+    main(["recommend", str(runs[0]), "--users", str(dataset), "--out", str(out), *rules])
+    assert all(set(row) == set(items[:3]) for row in pl.read_parquet(out)["items"].to_list())
+
+
+def test_recommend_to_all_users_of_a_dataset(runs, dataset, tmp_path, capsys):
+    """What the file holds is what each user would be told alone."""
+    data, out = Dataset.load(dataset), tmp_path / "all.parquet"
+    main(["recommend", str(runs[0]), "--users", str(dataset), "--out", str(out), "-k", "2"])
+    assert capsys.readouterr().out == f"30 users\n{out}\n"
+    found, recommender = pl.read_parquet(out), Recommender.from_pretrained(runs[0])
+    assert found["user"].to_list() == data.users.to_list()
+    for row, (begin, end) in enumerate(zip(data.offsets[:-1], data.offsets[1:], strict=True)):
+        titles = data.items["title"].gather(data.events[begin:end]).to_list()
+        (answer,) = recommender.recommend([titles], 2)
+        assert found["titles"][row].to_list() == [item.title for item in answer]
+        np.testing.assert_allclose(found["scores"][row].to_list(), [item.score for item in answer], atol=1e-5)
+    assert "is there already" in fails(
+        capsys, "recommend", str(runs[0]), "--users", str(dataset), "--out", str(out), "-k", "2"
+    )
+
+
+def test_recommend_takes_one_question(runs, dataset, capsys):
+    for options, message in [
+        ([], "either --history TITLE"),
+        (["--history", "Up", "--users", str(dataset), "--out", "x.parquet"], "either --history TITLE"),
+        (["--users", str(dataset)], "go together"),
+        (["--history", "Up", "--out", "x.parquet"], "go together"),
+        (["--history", "Up", "--ungrounded", "--gamma", "1"], "--history alone"),
+    ]:
+        assert message in fails(capsys, "recommend", str(runs[0]), *options)
+
+
+def test_evaluate_in_other_ways_leaves_the_rest_alone(runs, dataset, capsys, tmp_path):
+    """Each has a folder of its own, and the lists are those that a recommender gives."""
+    run, data = runs[0], Dataset.load(dataset)
+    before = (run / "metrics.json").read_bytes()
+    recommender = Recommender.from_pretrained(run)
+    ids = recommender.catalogue.item_ids
+    histories = [data.history(position) for position in data.targets("test")]
+    keep = data.events[data.targets("test")].tolist()
+
+    main(["evaluate", str(run), str(dataset), "--gamma", "0.5", "--top", "7"])
+    assert str(run / "gamma-0.5-counts") in capsys.readouterr().out
+    expected = recommender.guided(histories, 20, gamma=0.5, top=7, keep=keep)
+    ranks = pl.read_parquet(run / "gamma-0.5-counts" / "ranks.parquet")
+    assert ranks["items"].to_list() == [[ids[item] for item in row if item >= 0] for row in expected.items]
+    facts = json.loads((run / "gamma-0.5-counts" / "evaluation.json").read_text())
+    assert facts["way"] == {"name": "gamma-0.5-counts", "gamma": 0.5, "prior": "counts", "top": 7}
+
+    users = data.users.gather(data.user_of(data.targets("test"))).to_list()
+    liked = pl.DataFrame({"user": users, "item": ranks["target"], "score": [9.5] * len(users)})
+    rest = pl.DataFrame({"user": users, "item": ["i0"] * len(users), "score": [-2.0] * len(users)})
+    pl.concat([rest, liked]).write_csv(tmp_path / "oracle.csv")
+    main(["evaluate", str(run), str(dataset), "--helper", str(tmp_path / "oracle.csv"), "--helper-weight", "0.9"])
+    assert json.loads((run / "helper-0.9-oracle" / "metrics.json").read_text())["HR@1"] == 1
+    assert pl.read_parquet(run / "helper-0.9-oracle" / "ranks.parquet")["exact"].all()
+
+    main(["evaluate", str(run), str(dataset), "--ungrounded", "--beams", "3"])
+    facts = json.loads((run / "ungrounded" / "evaluation.json").read_text())
+    assert facts["way"]["written"] == 75
+    assert 0 <= facts["way"]["invented"] <= 75
+    assert (run / "metrics.json").read_bytes() == before
+
+
+def test_bad_ways_to_evaluate(runs, dataset, capsys, tmp_path):
+    def line(*options: str) -> str:
+        return fails(capsys, "evaluate", str(runs[0]), str(dataset), *options)
+
+    assert "choose one" in line("--gamma", "1", "--ungrounded")
+    (tmp_path / "helper.csv").write_text("user,item,score\nu9,i0,1\nu9,i1,nan\n")
+    assert "row 2: score is no finite number" in line("--helper", str(tmp_path / "helper.csv"))
+    (tmp_path / "helper.csv").write_text("user,item,score\nnobody,i0,1\n")
+    assert "no known item of user" in line("--helper", str(tmp_path / "helper.csv"))
+    assert "helper_weight 2" in line("--helper", str(tmp_path / "helper.csv"), "--helper-weight", "2")
+
+
 @pytest.mark.parametrize("prompt", ["alpaca", "d3", "template"])
 def test_prompts_train_and_recommend(dataset, prompt, tmp_path):
     (tmp_path / "template").write_text("Seen {category}s: {history}.\nNext:")

@@ -6,6 +6,8 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from cftrec import CFTConfig, Recommender
 from cftrec.artefacts import read_manifest, replaced_part
@@ -214,6 +216,105 @@ def test_a_model_in_training_takes_no_items(recommender):
         replace(recommender, folder=None).add_items(NEW)
 
 
+@pytest.mark.parametrize("prior", ["counts", "counterfactual"])
+@pytest.mark.parametrize("softmax", ["catalogue", "vocabulary"])
+def test_a_gamma_orders_the_likeliest_anew(recommender, softmax, prior):
+    """By the documented formula, of which the answer tells both parts; the effect is the catalogue softmax's."""
+    own, titles = replace(recommender, softmax=softmax), recommender.catalogue.titles
+    history, top, gamma = [titles[4], titles[8]], 6, 0.7
+    expected = {item.item_id: item.log_p for item in own.recommend([history], k=top)[0]}
+    effects = replace(recommender, softmax="catalogue").score([history], titles)[0] - own.prior(prior).items
+    scores = {
+        item_id: log_p + gamma * effects[own.catalogue.item_ids.index(item_id)] for item_id, log_p in expected.items()
+    }
+    (answer,) = own.recommend([history], k=3, gamma=gamma, prior=prior, top=top)
+    assert [item.score for item in answer] == pytest.approx(sorted(scores.values(), reverse=True)[:3], abs=1e-4)
+    for item in answer:
+        assert item.score == pytest.approx(item.log_p + gamma * item.effect, abs=1e-9)
+        assert item.log_p == pytest.approx(expected[item.item_id], abs=1e-5)
+        assert item.score == pytest.approx(scores[item.item_id], abs=1e-4)
+        assert item.exact
+
+
+def test_without_a_gamma_the_score_is_log_p(recommender):
+    (answer,) = recommender.recommend([[]], k=3, prior="no prior is read")
+    assert all(item.score == item.log_p and item.effect is None for item in answer)
+
+
+def test_top_is_at_least_k(recommender):
+    assert len(recommender.recommend([[]], k=5, gamma=1.0, top=2)[0]) == 5
+
+
+def test_a_models_prior_is_stored_in_its_run(run, tmp_path):
+    """Once, whatever asks for it next; another model's or prompt's, or a broken one, is made anew."""
+    shutil.copytree(run, tmp_path / "run")
+    file = tmp_path / "run" / "prior.safetensors"
+    file.unlink(missing_ok=True)
+    recommender = Recommender.from_pretrained(tmp_path / "run")
+    recommender.prior("counts")
+    assert not file.exists()
+    made = recommender.prior("counterfactual").steps
+    np.testing.assert_array_equal(load_file(file)["steps"], made)
+    assert file.stat().st_mode & 0o777 == (tmp_path / "run" / "log.json").stat().st_mode & 0o777
+
+    def marked() -> None:
+        """Put other numbers under the key that is stored."""
+        with safe_open(file, "numpy") as stored:
+            key = stored.metadata()["key"]
+        save_file({"steps": made + 1}, file, {"key": key})
+
+    marked()
+    again = Recommender.from_pretrained(tmp_path / "run")
+    np.testing.assert_array_equal(again.prior("counterfactual").steps, made + 1)
+    np.testing.assert_array_equal(replace(again, prior_weight=0.1).prior("trained").steps, made + 1)
+    other = replace(again, prompt=replace(again.prompt, without_history=(5, 6)))
+    assert np.abs(other.prior("counterfactual").steps - made).max() > 1e-3
+    marked()
+    np.testing.assert_array_equal(replace(again, model_key="another").prior("counterfactual").steps, made)
+    file.write_bytes(b"broken")
+    np.testing.assert_array_equal(again.prior("counterfactual").steps, made)
+    np.testing.assert_array_equal(load_file(file)["steps"], made)
+    assert [path.name for path in (tmp_path / "run").iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_helpers_scores_go_to_their_users(recommender):
+    """More users than a batch, in their order; a helper that is certain decides."""
+    rng, size = np.random.default_rng(3), len(recommender.catalogue)
+    histories = [rng.integers(0, size, rng.integers(0, 5)) for _ in range(40)]
+    liked = rng.integers(0, size, 40)
+    helper = 1000.0 * (np.arange(size) == liked[:, None])
+    found = recommender.search(histories, 1, keep_history=True, helper=helper, helper_weight=0.9)
+    node = recommender.catalogue.trie.item_node
+    assert (node[found.items[:, 0]] == node[liked]).all()
+    log_p = [runs.values.sum() for runs in recommender.log_probs(histories, [[item] for item in found.items[:, 0]])]
+    twins = np.log([(node == node[item]).sum() for item in liked])  # a title's share is that of all its items
+    assert (twins > 0).any()
+    np.testing.assert_allclose(found.scores[:, 0], 0.1 * np.array(log_p), atol=1e-4)
+    with pytest.raises(InputError, match="scores of 39 users for 40 histories"):
+        recommender.search(histories, 1, helper=helper[1:])
+
+
+def test_ungrounded_keeps_embeddings_and_leaves_the_history_out(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    recommender = Recommender.from_pretrained(tmp_path / "run")
+    rng, size = np.random.default_rng(4), len(recommender.catalogue)
+    histories = [rng.permutation(size)[: rng.integers(0, 5)] for _ in range(19)]
+    found = recommender.ungrounded(histories, 4, keep=[-1] * 19, beams=2)
+    assert load_file(tmp_path / "run" / "title_embeddings.safetensors")["titles"].shape == (size, 16)
+    assert found.invented.shape == (19, 2)
+    for row, history in enumerate(histories):
+        assert not set(found.items[row].tolist()) & set(history.tolist())
+        alone = recommender.ungrounded([history], 4, beams=2)
+        assert found.items[row].tolist() == alone.items[0].tolist()
+    kept = recommender.ungrounded([np.arange(size)], 4, keep=[3], beams=2)
+    assert kept.items[0].tolist() == [3, -1, -1, -1]
+    assert recommender.ungrounded([], 4).items.shape == (0, 4)
+    with pytest.raises(InputError, match="k and beams"):
+        recommender.ungrounded(histories, 4, beams=0)
+    with pytest.raises(InputError, match="grounded 3: must be from 1 to 2"):
+        recommender.ungrounded(histories, 4, beams=2, grounded=3)
+
+
 def test_more_items_than_there_are(recommender):
     (answer,) = recommender.recommend([recommender.catalogue.titles[:1]], k=10**12)
     assert 0 < len(answer) < len(recommender.catalogue)
@@ -222,6 +323,14 @@ def test_more_items_than_there_are(recommender):
 def test_bad_input(recommender):
     with pytest.raises(InputError, match="at least 1"):
         recommender.recommend([[]], k=0)
+    with pytest.raises(InputError, match="at least 1"):
+        recommender.recommend([[]], k=0, gamma=1.0)
+    with pytest.raises(InputError, match="top must be at least 1"):
+        recommender.recommend([[]], gamma=1.0, top=0)
+    with pytest.raises(InputError, match="gamma -1"):
+        recommender.recommend([[]], gamma=-1.0)
+    with pytest.raises(InputError, match="prior 'fame' is not known"):
+        recommender.recommend([[]], gamma=1.0, prior="fame")
     with pytest.raises(InputError, match="nearest"):
         recommender.score([["Fargoo"]], ["Fargo"])
 

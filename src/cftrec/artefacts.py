@@ -11,10 +11,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from cftrec.errors import InputError
 
@@ -200,6 +204,26 @@ def read_json(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as JSON ({error})") from error
+
+
+def stored_arrays(path: Path, key: str, make: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """Return arrays that were stored under a key, else make them and store them for the next time, in one step.
+
+    Args:
+        path: the safetensors file; one that is broken or has another key is replaced.
+        key: names everything that the arrays depend on, such as a hash.
+        make: computes the arrays; where the folder cannot be written they are computed each time.
+    """
+    with suppress(OSError, SafetensorError), safe_open(path, "numpy") as file:
+        if (file.metadata() or {}).get("key") == key:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    arrays = make()
+    with suppress(OSError, SafetensorError), tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as staging:
+        made = Path(staging) / path.name
+        save_file(arrays, made, {"key": key})
+        made.chmod(0o666 & ~_umask())  # safetensors makes it private
+        made.replace(path)
+    return arrays
 
 
 def _plain(value: Any) -> Any:

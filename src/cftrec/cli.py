@@ -221,7 +221,8 @@ class Evaluate:
     """Rank the whole catalogue for every target of a split; metrics.json, slices.json and ranks.parquet go into RUN.
 
     Also effects.json and effects.parquet: how much likelier the history makes the true next title than the prior does.
-    With --candidates it ranks within lists instead, and writes candidates.json and candidate_ranks.parquet alone.
+    With --candidates it ranks within lists instead, and writes candidates.json and candidate_ranks.parquet alone. With
+    --gamma, --helper or --ungrounded it ranks in another way, and the files go into a folder of that name in the RUN.
 
     With --predictions the lists are those of a table, and the folder they are written to is a new one.
     """
@@ -246,7 +247,20 @@ class Evaluate:
     candidates: Annotated[str | None, arg(metavar="FILE|N")] = None
     """rank within candidates instead: those of a table with columns user and item, or N, the target and N - 1 random
     items that the user does not have (LLaRA: 20); the files of the whole catalogue stay as they are"""
-
+    gamma: float = 0.0
+    """above 0: order the likeliest --top titles by log p + gamma x (log p - log prior), the prior that of --prior"""
+    top: int = 200
+    """likeliest titles that --gamma orders anew"""
+    helper: Annotated[Path | None, arg(metavar="FILE")] = None
+    """another model's scores to mix in (D3): a table with columns user, item and score"""
+    helper_weight: float = 0.5
+    """w: lists are ordered by (1 - w) log p + w log softmax(helper's scores); D3's alpha is 1 - w"""
+    ungrounded: bool = False
+    """let the model write titles freely and take the nearest ones of the catalogue, as BIGRec evaluates"""
+    beams: int = 4
+    """titles that the model writes with --ungrounded"""
+    grounded: int | None = None
+    """best ones of them that take turns in finding nearest titles, 1 as the authors; left out, all"""
     predictions: Path | None = None
     """any system's lists: CSV or Parquet, columns user, item, rank (from 1); optional: history_length, score"""
 
@@ -262,15 +276,31 @@ class Evaluate:
         from cftrec.data import Dataset
         from cftrec.recommender import Recommender
 
+        if sum((bool(self.gamma), self.helper is not None, self.ungrounded, self.candidates is not None)) > 1:
+            raise InputError("--gamma, --helper, --ungrounded and --candidates are ways to rank; choose one")
         dataset = Dataset.load(self.data)
         recommender = Recommender.from_pretrained(self.run_folder)
+        out = self.run_folder if self.split == "test" else self.run_folder / self.split
         if self.candidates is None:
-            self._rank_catalogue(recommender, dataset)
+            way = self._way(recommender, dataset)
+            self._rank_catalogue(recommender, dataset, way)
+            print(out if way is None else out / way.name)
         else:
             self._rank_candidates(recommender, dataset, self.candidates)
-            print(self.run_folder if self.split == "test" else self.run_folder / self.split)
+            print(out)
 
-    def _rank_catalogue(self, recommender: Any, dataset: Any) -> None:
+    def _way(self, recommender: Any, dataset: Any) -> Any:
+        from cftrec.evaluation import ways
+        from cftrec.evaluation.cases import split_targets
+
+        if self.gamma:
+            return ways.by_effect(recommender, self.gamma, self.prior, self.top)
+        if self.helper is not None:
+            positions = split_targets(dataset, self.split, self.sample, self.seed)
+            return ways.with_helper(recommender, self.helper, self.helper_weight, dataset, positions)
+        return ways.ungrounded(recommender, self.beams, self.grounded) if self.ungrounded else None
+
+    def _rank_catalogue(self, recommender: Any, dataset: Any, way: Any) -> None:
         from cftrec.evaluation import evaluate
         from cftrec.terminal import progress_bar
 
@@ -286,6 +316,7 @@ class Evaluate:
                 keep_history=self.keep_history,
                 sample=self.sample,
                 seed=self.seed,
+                way=way,
             )
         unknown = {name: result.facts[f"unknown_{name}"] for name in ("targets", "history_items")}
         if any(unknown.values()):
@@ -368,12 +399,17 @@ class Compare:
 
 @dataclass
 class Recommend:
-    """Print the most likely next titles after a history, each with log p(title | history)."""
+    """Print the most likely next titles after a history with their scores, or write those of many users to a file."""
 
     run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
     """RUN folder of `cftrec train`"""
-    history: Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(metavar="TITLE ...")]
+    history: Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(metavar="TITLE ...")] = ()
     """titles of the catalogue, oldest first"""
+    users: Annotated[Path | None, arg(metavar="FILE")] = None
+    """instead of a history: a table (Parquet, CSV, JSON lines) with columns user and history (lists of item ids or
+    titles), or user and item (an event a row, in order), or a DATASET folder"""
+    out: Annotated[Path | None, arg(metavar="FILE.parquet")] = None
+    """with --users: the file to write, a row a user; must be free; an interrupted command goes on when given again"""
     k: Annotated[int, arg(aliases=["-k"])] = 10
     """items wanted"""
     keep_history: bool = False
@@ -390,35 +426,101 @@ class Recommend:
     """most milliseconds before the search ends so, loading the RUN not counted; left out, no bound"""
     beam: int | None = None
     """keep so many beginnings a level, as beam search does; left out, the exact search"""
+    gamma: float = 0.0
+    """above 0: order the likeliest --top titles by log p + gamma x effect, effect = log p - log prior (nats)"""
+    prior: str = "counts"
+    """of the effect: counts (training frequencies, smoothed), trained or counterfactual (as for `cftrec evaluate`)"""
+    top: int = 200
+    """likeliest titles that --gamma orders anew"""
+    ungrounded: bool = False
+    """let the model write titles freely and take the catalogue's nearest (BIGRec); scores are minus L2 distances"""
+    beams: int = 4
+    """titles that the model writes with --ungrounded"""
+    grounded: int | None = None
+    """best ones of them that take turns in finding nearest titles, 1 as the authors; left out, all"""
 
     def run(self) -> None:
-        """Print rank, score, title and item id, separated by tabs, and `untrained` where no training chose so."""
+        """Print rank, score, title and item id, with --gamma also log p and effect, separated by tabs."""
         from cftrec.recommender import Recommender
 
-        cap = dict(_cap(text) for group in self.cap for text in group)
-        allow, deny = (None if file is None else _lines(file) for file in (self.allow, self.deny))
+        if (self.users is None) == (not self.history):
+            raise InputError("recommend needs either --history TITLE ... or --users FILE --out FILE.parquet")
+        if (self.users is None) != (self.out is None):
+            raise InputError("--users FILE and --out FILE.parquet go together; give both or neither")
+        if self.ungrounded and (self.gamma or self.users):
+            raise InputError("--ungrounded goes with --history alone, without --gamma and --users; leave one out")
         recommender = Recommender.from_pretrained(self.run_folder)
         titles = [title for group in self.history for title in group]
+        if self.users is not None and self.out is not None:
+            self._write(recommender, self.users, self.out)
+        elif self.ungrounded:
+            self._ground(recommender, titles)
+        else:
+            self._print(recommender, titles)
+
+    def _rules(self) -> dict[str, Any]:
+        """Return what the search is told beside the histories."""
+        cap = dict(_cap(text) for group in self.cap for text in group)
+        allow, deny = (None if file is None else _lines(file) for file in (self.allow, self.deny))
+        return {
+            "keep_history": self.keep_history,
+            "allow": allow,
+            "deny": deny or (),
+            "cap": cap,
+            "budget": self.budget,
+            "budget_ms": self.budget_ms,
+            "beam": self.beam,
+        }
+
+    def _hint(self) -> str:
+        return "raise --budget or --budget-ms" if self.beam is None else "raise --beam, or leave it out"
+
+    def _print(self, recommender: Any, titles: list[str]) -> None:
         (answer,) = recommender.recommend(
             [titles],
             self.k,
-            keep_history=self.keep_history,
-            allow=allow,
-            deny=deny or (),
-            cap=cap,
-            budget=self.budget,
-            budget_ms=self.budget_ms,
-            beam=self.beam,
+            gamma=self.gamma,
+            prior=self.prior,
+            top=self.top,
+            **self._rules(),
         )
         for rank, item in enumerate(answer, 1):
+            parts = f"\t{item.log_p:.4f}\t{item.effect:.4f}" if self.gamma else ""
             mark = "\tuntrained" if item.untrained else ""
-            print(f"{rank}\t{item.score:.4f}\t{item.title}\t{item.item_id}{mark}")
+            print(f"{rank}\t{item.score:.4f}\t{item.title}\t{item.item_id}{parts}{mark}")
         if not answer:
             print("cftrec: no title was found: none may be recommended, or the search ended too early", file=sys.stderr)
         elif not answer[0].exact:
-            hint = "raise --budget or --budget-ms" if self.beam is None else "raise --beam, or leave it out"
             bound = f"a title not looked into could have log p {answer[0].bound:.4f}"
-            print(f"cftrec: not exact, the search ended early: {bound}; {hint}", file=sys.stderr)
+            print(f"cftrec: not exact, the search ended early: {bound}; {self._hint()}", file=sys.stderr)
+
+    def _ground(self, recommender: Any, titles: list[str]) -> None:
+        catalogue = recommender.catalogue
+        history, k = catalogue.index_of(titles), min(self.k, len(catalogue))
+        found = recommender.ungrounded(
+            [history], k, keep_history=self.keep_history, beams=self.beams, grounded=self.grounded
+        )
+        for rank, (item, score) in enumerate(zip(found.items[0], found.scores[0], strict=True), 1):
+            if item >= 0:
+                print(f"{rank}\t{score:.4f}\t{catalogue.titles[item]}\t{catalogue.item_ids[item]}")
+        invented = int(found.invented.sum())
+        print(f"cftrec: {invented} of {self.beams} titles written are none of the catalogue", file=sys.stderr)
+
+    def _write(self, recommender: Any, users: Path, out: Path) -> None:
+        from cftrec.batch import recommend_users
+        from cftrec.terminal import progress_bar
+
+        options = self._rules()
+        if self.gamma:
+            options |= {"gamma": self.gamma, "prior": self.prior, "top": self.top}
+        with progress_bar(f"recommend {recommender.run_name}") as advance:
+            counts = recommend_users(recommender, users, out, self.k, progress=advance, **options)
+        if counts["unknown"]:
+            print(f"cftrec: the RUN does not know {counts['unknown']:,} entries of the histories", file=sys.stderr)
+        if counts["inexact"]:
+            print(f"cftrec: {counts['inexact']:,} lists are not exact; {self._hint()}", file=sys.stderr)
+        before = f", {counts['resumed']:,} of them before the interruption" if counts["resumed"] else ""
+        print(f"{counts['users']:,} users{before}\n{out}")
 
 
 @dataclass

@@ -1,10 +1,11 @@
 """What a user holds: a trained RUN that recommends and scores."""
 
+import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import polars as pl
@@ -13,7 +14,7 @@ import yaml
 from numpy.typing import ArrayLike, NDArray
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from cftrec.artefacts import read_json, read_manifest
+from cftrec.artefacts import read_json, read_manifest, stored_arrays
 from cftrec.decoding import Cap, SearchResult, search, sequence_log_probs
 from cftrec.decoding.explanation import (
     Explanation,
@@ -23,9 +24,12 @@ from cftrec.decoding.explanation import (
     split_over_items,
     wanted_sets,
 )
+from cftrec.decoding.guided import TOP, GuidedResult, guided
+from cftrec.decoding.helper import mixed_with
 from cftrec.decoding.paths import item_log_probs, prompt_log_probs
 from cftrec.decoding.priors import PRIORS, SMOOTHING, Prior, counts_prior, model_prior
 from cftrec.decoding.search import BUDGET
+from cftrec.decoding.ungrounded import BEAMS, UngroundedResult, title_embeddings, ungrounded
 from cftrec.errors import InputError
 from cftrec.ragged import Ragged
 from cftrec.text import Catalogue, Prompt
@@ -35,7 +39,9 @@ from cftrec.training.add import add_items
 from cftrec.training.run import CONFIG, MODEL, PROMPT, catalogue_of, quiet_transformers
 
 Items = NDArray[np.integer[Any]]
+_Result = TypeVar("_Result", SearchResult, UngroundedResult)
 _BATCH = 32  # users searched at once
+_PRIOR, _EMBEDDINGS = "prior.safetensors", "title_embeddings.safetensors"  # in the RUN, once they were asked for
 
 
 @dataclass(frozen=True)
@@ -45,16 +51,21 @@ class Recommendation:
     Attributes:
         item_id: the source's id.
         title: its title.
-        score: log p(title | history).
+        score: what it is ranked by: log_p, or log_p + gamma x effect.
         exact: whether the search proved that the list it stands in is the best one; False once the budget is spent.
+            With a gamma: that what was ordered anew are the likeliest items.
         bound: where it is not exact, the highest log p that a title which is not in the list could have; else -inf.
         untrained: whether the way to the title passes a choice that did not exist in training (`Catalogue.untrained`).
+        log_p: log p(title | history) under the RUN's softmax (nats).
+        effect: log p(title | history) - log prior(title), under the catalogue softmax (nats); None without a gamma.
     """
 
     item_id: str
     title: str
     score: float
     exact: bool
+    log_p: float
+    effect: float | None = None
     bound: float = -np.inf
     untrained: bool = False
 
@@ -72,7 +83,9 @@ class Recommender:
         run_name: the RUN's name.
         batching: how the model runs titles together, "forest" or "padded" (each by itself), as in training.
         prior_weight: how much training made the model's answer without history a prior; 0: not at all.
-        folder: the RUN; None while it is still in training.
+        folder: the RUN, in which the model's prior and the titles' embeddings are stored once they were asked for;
+            None: they are computed each time, as of a model that is still in training.
+        model_key: stands for the model's weights in `folder`.
     """
 
     model: Any
@@ -84,6 +97,7 @@ class Recommender:
     batching: str = "forest"
     prior_weight: float = 0.0
     folder: Path | None = None
+    model_key: str = ""
 
     @classmethod
     def from_pretrained(cls, run: str | Path) -> Self:
@@ -109,6 +123,7 @@ class Recommender:
             batching=config.get("batching", "forest"),
             prior_weight=config.get("prior_weight", 0.0),
             folder=folder,
+            model_key=_model_key(manifest),
         )
 
     @classmethod
@@ -142,6 +157,9 @@ class Recommender:
         budget: int = BUDGET,
         budget_ms: float | None = None,
         beam: int | None = None,
+        gamma: float = 0.0,
+        prior: str = "counts",
+        top: int = TOP,
     ) -> list[list[Recommendation]]:
         """Return each user's k most likely next items, best first.
 
@@ -157,38 +175,51 @@ class Recommender:
             budget_ms: most milliseconds for a batch of up to 32 users; None: no bound.
             beam: keep so many beginnings a level, as beam search does, instead of searching for the exact list; `exact`
                 tells whether the list is proven to be that all the same.
+            gamma: above 0, the `top` likeliest items are ordered by log p + gamma x (log p - log prior).
+            prior: "counts", "trained" or "counterfactual" (`prior`); read where gamma is above 0.
+            top: likeliest items that a gamma orders anew; at least k are. Rules and caps hold for these items.
 
         Raises:
-            InputError: a title is not in the catalogue (the message offers the nearest three), no such column, or k,
-                beam or a cap below 1.
+            InputError: a title is not in the catalogue (the message offers the nearest three), no such column, k, beam,
+                top or a cap below 1, a gamma below 0, or a prior that the RUN does not have.
         """
         indices = [self.catalogue.index_of(titles) for titles in histories]
-        found = self.search(
-            indices,
-            min(k, len(self.catalogue)),
-            keep_history=keep_history,
-            allow=None if allow is None else [self.catalogue.named(allow)] * len(indices),
-            deny=[self.catalogue.named(deny)] * len(indices),
-            cap=cap,
-            budget=budget,
-            budget_ms=budget_ms,
-            beam=beam,
-        )
-        return [self._recommended(found, row) for row in range(len(indices))]
+        k = min(k, len(self.catalogue))
+        options: dict[str, Any] = {
+            "keep_history": keep_history,
+            "allow": None if allow is None else [self.catalogue.named(allow)] * len(indices),
+            "deny": [self.catalogue.named(deny)] * len(indices),
+            "cap": cap,
+            "budget": budget,
+            "budget_ms": budget_ms,
+            "beam": beam,
+        }
+        if not gamma:
+            found = self.search(indices, k, **options)
+            return self._recommendations(found, found.scores, None)
+        anew = self.guided(indices, k, gamma=gamma, prior=prior, top=top, **options)
+        return self._recommendations(anew, anew.log_p, anew.effect)
 
-    def _recommended(self, found: SearchResult, row: int) -> list[Recommendation]:
-        exact, bound = bool(found.exact[row]), float(found.bound[row])
+    def _recommendations(
+        self, found: SearchResult | GuidedResult, log_p: NDArray[np.float64], effect: NDArray[np.float64] | None
+    ) -> list[list[Recommendation]]:
+        catalogue = self.catalogue
         return [
-            Recommendation(
-                item_id=self.catalogue.item_ids[item],
-                title=self.catalogue.titles[item],
-                score=float(score),
-                exact=exact,
-                bound=bound,
-                untrained=bool(self.catalogue.untrained[item]),
-            )
-            for item, score in zip(found.items[row], found.scores[row], strict=True)
-            if item >= 0
+            [
+                Recommendation(
+                    item_id=catalogue.item_ids[item],
+                    title=catalogue.titles[item],
+                    score=float(found.scores[row, place]),
+                    exact=bool(found.exact[row]),
+                    log_p=float(log_p[row, place]),
+                    effect=None if effect is None else float(effect[row, place]),
+                    bound=float(found.bound[row]),
+                    untrained=bool(catalogue.untrained[item]),
+                )
+                for place, item in enumerate(items)
+                if item >= 0
+            ]
+            for row, items in enumerate(found.items)
         ]
 
     def add_items(self, items: pl.DataFrame) -> Self:
@@ -212,6 +243,8 @@ class Recommender:
         keep_history: bool = False,
         budget: int = BUDGET,
         progress: Callable[[int], None] | None = None,
+        helper: NDArray[np.floating[Any]] | None = None,
+        helper_weight: float = 0.5,
         *,
         allow: Sequence[Items | None] | None = None,
         deny: Sequence[Items] | None = None,
@@ -229,6 +262,9 @@ class Recommender:
             keep_history: leave nothing out.
             budget: most beginnings expanded for a user.
             progress: called with the number of users done after each batch.
+            helper: [users, I], a helper's score of each item for each user; scores are then
+                (1 - helper_weight) log p + helper_weight log softmax(helper), see `decoding.helper`.
+            helper_weight: from 0 to 1; D3's alpha (arXiv 2406.14900) is 1 - helper_weight.
             allow: for each user the only items to return, or None: all.
             deny: for each user further items to leave out.
             cap: at most so many items of a list have one value of a column of the item table.
@@ -236,42 +272,127 @@ class Recommender:
             beam: beginnings kept a level; None: the exact search.
 
         Raises:
-            InputError: k, beam or a cap below 1, or no such column.
+            InputError: k, beam or a cap below 1, no such column, or a helper or a weight that cannot be used.
         """
         counted = {"k": k, "beam": 1 if beam is None else beam}
         for name, value in (counted | {f"cap {column}": most for column, most in (cap or {}).items()}).items():
             if value < 1:
                 raise InputError(f"{name} must be at least 1, not {value}")
         caps = [Cap(self.catalogue.groups(column), most) for column, most in (cap or {}).items()]
-        excluded = [np.empty(0, dtype=np.int64) if keep_history else np.asarray(history) for history in histories]
-        if keep is not None:
-            excluded = [items[items != kept] for items, kept in zip(excluded, keep, strict=True)]
+        if helper is not None and len(helper) != len(histories):
+            raise InputError(f"helper: scores of {len(helper)} users for {len(histories)} histories")
+        excluded = _left_out(histories, keep, keep_history)
         if deny is not None:
             excluded = [np.concatenate(pair) for pair in zip(excluded, deny, strict=True)]
-        parts = []
-        order = np.argsort([len(history) for history in histories], kind="stable")
-        for begin in range(0, len(order), _BATCH):
-            batch = order[begin : begin + _BATCH]
-            prompts = [self._shown(histories[user]) for user in batch]
-            banned = [excluded[user] for user in batch]
+        nobody = np.empty(0, dtype=np.int64)
+        empty = SearchResult(
+            np.empty((0, k), np.int32), np.empty((0, k)), nobody.astype(bool), nobody, nobody.astype(float)
+        )
+        parts = [empty]
+        batches = _batches(histories)
+        for batch in batches:
             result = search(
                 self.model,
                 self.catalogue,
-                prompts,
+                [self._shown(histories[user]) for user in batch],
                 k,
                 softmax=self.softmax,
-                excluded=banned,
+                excluded=[excluded[user] for user in batch],
                 allowed=None if allow is None else [allow[user] for user in batch],
                 caps=caps,
                 budget=budget,
                 budget_ms=budget_ms,
                 beam=beam,
                 batching=self.batching,
+                adjust=None if helper is None else mixed_with(self.catalogue.trie, helper[batch], helper_weight),
             )
             parts.append(result)
             if progress:
                 progress(len(batch))
-        return _reordered(parts, order, k)
+        return _reordered(parts, batches)
+
+    def guided(
+        self,
+        histories: Sequence[Items],
+        k: int,
+        *,
+        gamma: float,
+        prior: str = "counts",
+        top: int = TOP,
+        **options: Any,
+    ) -> GuidedResult:
+        """Find the `top` most likely items after each history and order them by log p + gamma x effect.
+
+        Args:
+            histories: as for `search`.
+            k: items wanted, at least 1.
+            gamma: weight of the effect log p - log prior, 0 or more.
+            prior: "counts", "trained" or "counterfactual" (`prior`).
+            top: most likely items that are ordered anew; at least k are.
+            options: further arguments of `search`.
+
+        Raises:
+            InputError: k or top below 1, a gamma below 0, or a prior that the RUN does not have.
+        """
+        if top < 1:
+            raise InputError(f"top must be at least 1, not {top}")
+        expected = self.prior(prior)
+        found = self.search(histories, min(max(k, top), len(self.catalogue)) if k > 0 else k, **options)
+        log_p = found.scores
+        if self.softmax != "catalogue":
+            asked = [items[items >= 0] for items in found.items]
+            log_p = np.zeros_like(found.scores)
+            for row, runs in enumerate(self.log_probs(histories, asked, softmax="catalogue")):
+                log_p[row, : len(asked[row])] = np.add.reduceat(runs.values, runs.starts) if len(asked[row]) else 0
+        return guided(found, log_p, expected, gamma, k)
+
+    def ungrounded(
+        self,
+        histories: Sequence[Items],
+        k: int,
+        keep: Sequence[int] | None = None,
+        keep_history: bool = False,
+        beams: int = BEAMS,
+        grounded: int | None = None,
+    ) -> UngroundedResult:
+        """Let the model write titles freely and take the catalogue's nearest ones; see `decoding.ungrounded`.
+
+        Args:
+            histories: as for `search`, and so are `keep` and `keep_history`.
+            k: items wanted, at least 1.
+            keep: for each user one item that is not left out.
+            keep_history: leave nothing out.
+            beams: titles written for a user, at least 1.
+            grounded: best beams that take turns, from 1 (the authors' way) to `beams`; None: all.
+
+        Raises:
+            InputError: k or beams below 1, or grounded out of range.
+        """
+        if k < 1 or beams < 1:
+            raise InputError(f"k and beams must be at least 1, not {k} and {beams}")
+        if grounded is not None and not 1 <= grounded <= beams:
+            raise InputError(f"grounded {grounded}: must be from 1 to {beams}, the beams")
+        embeddings = self._stored(
+            _EMBEDDINGS, lambda: {"titles": title_embeddings(self.model, self.catalogue, self.prompt)}
+        )["titles"]
+        excluded = _left_out(histories, keep, keep_history)
+        invented = np.empty((0, beams), dtype=bool)
+        parts = [UngroundedResult(np.empty((0, k), np.int32), np.empty((0, k)), invented[:, 0], invented)]
+        batches = _batches(histories, max(1, _BATCH // beams))
+        for batch in batches:
+            result = ungrounded(
+                self.model,
+                self.catalogue,
+                self.prompt,
+                [self._shown(histories[user]) for user in batch],
+                k,
+                embeddings=embeddings,
+                excluded=[excluded[user] for user in batch],
+                beams=beams,
+                grounded=grounded,
+            )
+            parts.append(result)
+        return _reordered(parts, batches)
 
     def score(self, histories: Sequence[Sequence[str]], titles: Sequence[str]) -> NDArray[np.float64]:
         """Return log p(title | history), float64 [histories, titles], by brute force: the whole model on every pair.
@@ -300,9 +421,7 @@ class Recommender:
             For each history, float64: a run of log p (nats) an item, which adds up to log p(title | history).
         """
         results: list[Ragged] = [Ragged.of([])] * len(histories)
-        order = np.argsort([len(history) for history in histories], kind="stable")
-        for begin in range(0, len(order), _BATCH):
-            batch = order[begin : begin + _BATCH]
+        for batch in _batches(histories):
             asked = Ragged.of([items[user] for user in batch])
             prompts = [self._shown(histories[user]) for user in batch]
             found = item_log_probs(
@@ -413,7 +532,16 @@ class Recommender:
         self._check_prior(name)
         if name == "counts":
             return counts_prior(self.catalogue.trie, self.counts, smoothing)
-        return model_prior(name, self.model, self.catalogue, self.prompt.counterfactual(), self.batching)
+        # Both names ask the model the same, so a RUN stores one table for them; that of counts takes milliseconds.
+        stored = self._stored(
+            _PRIOR,
+            lambda: {
+                "steps": model_prior(
+                    name, self.model, self.catalogue, self.prompt.counterfactual(), self.batching
+                ).steps
+            },
+        )
+        return Prior(name, self.catalogue.trie, stored["steps"])
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -428,6 +556,21 @@ class Recommender:
                 "choose counts"
             )
 
+    def _stored(self, name: str, make: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+        """Return arrays that follow from the model, the catalogue and the prompt, from the RUN if they are there."""
+        if self.folder is None:
+            return make()
+        tokens = (
+            self.catalogue.tokens,
+            self.catalogue.offsets,
+            np.array(self.prompt.closing),
+            self.prompt.counterfactual(),
+        )
+        key = hashlib.sha256(self.model_key.encode())
+        for array in tokens:
+            key.update(np.ascontiguousarray(array).tobytes())
+        return stored_arrays(self.folder / name, key.hexdigest(), make)
+
     def _shown(self, history: Items) -> NDArray[np.int32]:
         """Return x_h; a user without a history gets x_0, which is what the model has learnt for that."""
         if not len(history):
@@ -436,14 +579,28 @@ class Recommender:
         return self.prompt.factual(recent, self.catalogue.longest)
 
 
-def _reordered(parts: Sequence[SearchResult], order: NDArray[np.int64], k: int) -> SearchResult:
-    """Put the batches' results into the users' own order."""
-    back = np.argsort(order)
-    if not parts:
-        empty = np.empty(0, dtype=np.int64)
-        return SearchResult(
-            np.empty((0, k), np.int32), np.empty((0, k)), empty.astype(bool), empty, empty.astype(float)
-        )
-    return SearchResult(
-        *(np.concatenate([getattr(part, field.name) for part in parts])[back] for field in fields(SearchResult))
-    )
+def _model_key(manifest: dict[str, Any]) -> str:
+    """Return what changes when a file of the model does."""
+    files = manifest["files"].items()
+    return str(sorted((name, facts["sha256"]) for name, facts in files if name.startswith(f"{MODEL}/")))
+
+
+def _batches(histories: Sequence[Items], size: int = _BATCH) -> list[NDArray[np.int64]]:
+    """Return the numbers of users that go together: histories of like length, short ones first."""
+    order = np.argsort([len(history) for history in histories], kind="stable")
+    return [order[begin : begin + size] for begin in range(0, len(order), size)]
+
+
+def _left_out(histories: Sequence[Items], keep: Sequence[int] | None, keep_history: bool) -> list[Items]:
+    """Return for each user the items that are not recommended."""
+    excluded = [np.empty(0, dtype=np.int64) if keep_history else np.asarray(history) for history in histories]
+    if keep is None:
+        return excluded
+    return [items[items != kept] for items, kept in zip(excluded, keep, strict=True)]
+
+
+def _reordered(parts: Sequence[_Result], batches: Sequence[NDArray[np.int64]]) -> _Result:
+    """Join the batches' results, after one of nobody, and put them into the users' own order."""
+    back = np.argsort(np.concatenate([np.empty(0, dtype=np.int64), *batches]))
+    names = [field.name for field in fields(parts[0])]
+    return replace(parts[0], **{name: np.concatenate([getattr(p, name) for p in parts])[back] for name in names})

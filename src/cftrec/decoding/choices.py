@@ -14,6 +14,8 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _HEAD_ROWS = 4096  # hidden states that meet the head at once
+_WIDE = 64  # children from which on a node shares one product with its like: with fewer, most of it would be waste
+_PAIRS = 2**14  # node and child, each multiplied by itself, at once
 
 
 def child_log_probs(
@@ -43,20 +45,57 @@ def child_log_probs(
 
 
 def _pair_log_probs(hidden: Tensor, row: Ints, token: Ints, head: Head, catalogue_softmax: bool) -> Floats:
-    """Return log p(token | hidden[row]) for pairs, normalised over each row's pairs or over the vocabulary."""
+    """Return log p(token | hidden[row]) for pairs by row, normalised over each row's pairs or over the vocabulary."""
+    if not catalogue_softmax:
+        whole = _capped((hidden @ head.weight.T).to(_precise(hidden)), head, slice(None))
+        pair = (torch.from_numpy(row).to(hidden.device), torch.from_numpy(token).to(hidden.device))
+        return _floats(whole[pair] - torch.logsumexp(whole, 1)[pair[0]])
+    logits = np.empty(len(row))
+    wide = np.bincount(row)[row] > _WIDE if len(row) else np.zeros(0, dtype=bool)
+    if wide.any():
+        logits[wide] = _logits_of_all(hidden, row[wide], token[wide], head)
+    narrow = np.flatnonzero(~wide)
+    for begin in range(0, len(narrow), _PAIRS):
+        part = narrow[begin : begin + _PAIRS]
+        logits[part] = _logits_of_pairs(hidden, row[part], token[part], head)
+    return _log_softmax(logits, row)
+
+
+def _logits_of_all(hidden: Tensor, row: Ints, token: Ints, head: Head) -> Floats:
+    """Return the logits of pairs, by one product of the rows that occur and the head's rows that occur."""
+    (rows, row), (tokens, token) = (np.unique(numbers, return_inverse=True) for numbers in (row, token))
+    select = torch.from_numpy(tokens).to(hidden.device)
+    logits = (hidden[torch.from_numpy(rows).to(hidden.device)] @ head.weight[select].T).to(_precise(hidden))
+    return _floats(_capped(logits, head, select)[torch.from_numpy(row), torch.from_numpy(token)])
+
+
+def _logits_of_pairs(hidden: Tensor, row: Ints, token: Ints, head: Head) -> Floats:
+    """Return the same, each by a product of its own."""
+    rows, tokens = (torch.from_numpy(numbers).to(hidden.device) for numbers in (row, token))
+    dtype = _precise(hidden)
+    return _floats(_capped((hidden[rows].to(dtype) * head.weight[tokens].to(dtype)).sum(1), head, tokens))
+
+
+def _log_softmax(logits: Floats, row: Ints) -> Floats:
+    """Normalise over each row's pairs."""
     if not len(row):
-        return np.empty(0)
-    columns, column = np.unique(token, return_inverse=True) if catalogue_softmax else (None, token)
-    select = slice(None) if columns is None else torch.from_numpy(columns).to(hidden.device)
-    logits = (hidden @ head.weight[select].T).to(torch.promote_types(hidden.dtype, torch.float32))
+        return logits
+    first = np.flatnonzero(np.diff(row, prepend=-1))
+    sizes = np.diff(np.append(first, len(row)))
+    logits = logits - np.repeat(np.maximum.reduceat(logits, first), sizes)
+    return logits - np.repeat(np.log(np.add.reduceat(np.exp(logits), first)), sizes)
+
+
+def _capped(logits: Tensor, head: Head, tokens: Tensor | slice) -> Tensor:
+    """Add the bias of the logits' tokens and cap, as the head does."""
     if head.bias is not None:
-        logits += head.bias[select]
-    if head.softcap is not None:
-        logits = head.softcap * torch.tanh(logits / head.softcap)
-    pair = (torch.from_numpy(row).to(hidden.device), torch.from_numpy(column).to(hidden.device))
-    chosen = logits[pair]
-    if catalogue_softmax:
-        normalised = torch.full_like(logits, -torch.inf)
-        normalised[pair] = chosen
-        logits = normalised
-    return (chosen - torch.logsumexp(logits, 1)[pair[0]]).double().cpu().numpy()
+        logits = logits + head.bias[tokens]
+    return logits if head.softcap is None else head.softcap * torch.tanh(logits / head.softcap)
+
+
+def _precise(hidden: Tensor) -> torch.dtype:
+    return torch.promote_types(hidden.dtype, torch.float32)
+
+
+def _floats(values: Tensor) -> Floats:
+    return values.double().cpu().numpy()

@@ -9,7 +9,7 @@ drops what is not among a level's best. Then the likeliest beginning left aside 
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from cftrec.text.catalogue import Catalogue
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Adjust = Callable[[Ints, Ints, Ints, Ints, Floats], Floats]
 
 BUDGET = 2000
 """Most beginnings expanded for a user before the search ends without a certificate."""
@@ -119,6 +120,7 @@ def search(
     budget_ms: float | None = None,
     beam: int | None = None,
     batching: str = "forest",
+    adjust: Adjust | None = None,
 ) -> SearchResult:
     """Find each prompt's k most likely items of the catalogue.
 
@@ -138,9 +140,12 @@ def search(
         beam: expand level by level, where a level is one more choice, and keep so many beginnings a level; None: the
             most likely ones first, whatever their level.
         batching: how the model runs beginnings together, "forest" or "padded" (`open_tree`).
+        adjust: other log probabilities of the children of trie nodes, none above 0, called with each node's prompt [n],
+            the nodes [n], and for each child its node's place among them (ascending), its own node, and log p [m];
+            None: the model's.
     """
     return _Search(
-        model, catalogue, prompts, k, softmax, excluded, allowed, caps, budget, budget_ms, beam, batching
+        model, catalogue, prompts, k, softmax, excluded, allowed, caps, budget, budget_ms, beam, batching, adjust
     ).run()
 
 
@@ -161,7 +166,9 @@ class _Search:
         budget_ms: float | None,
         beam: int | None,
         batching: str,
+        adjust: Adjust | None,
     ) -> None:
+        self.adjust = adjust
         self.deadline = np.inf if budget_ms is None else time.perf_counter() + budget_ms / 1000
         self.trie, self.head, self.k, self.caps = catalogue.trie, head_of(model), k, caps
         self.budget, self.beam = budget, beam
@@ -213,7 +220,11 @@ class _Search:
     def _best(self, bar: Floats) -> _Open:
         """Take each user's most likely beginnings out of the open ones, ordered by user; a beam leaves the others."""
         above = np.flatnonzero(self.open.score > bar[self.open.row])
-        order = above[np.lexsort((-self.open.score[above], self.open.row[above]))]
+        score = self.open.score[above]
+        # One key of row and score: sorting by two is ten times slower, and beginnings that rounding takes for equal may
+        # go in any order.
+        span = 1 - score.min(initial=0)
+        order = above[np.argsort(self.open.row[above] * span - score)]
         left = np.minimum(self.beam or _WIDTH, self.budget - self.expanded)
         rows = self.open.row[order]
         order = order[_rank_within(rows) < left[rows]]
@@ -257,7 +268,7 @@ class _Search:
     ) -> Floats:
         """Add up log p along forced tokens under the vocabulary softmax, and find the items that end on the way."""
         inside = np.flatnonzero(node < end[owner])
-        _, reached, log_p = child_log_probs(hidden[torch.from_numpy(inside)], node[inside], self.trie, self.head, False)
+        _, reached, log_p = self._children(hidden[torch.from_numpy(inside)], chosen.row[owner[inside]], node[inside])
         steps = np.zeros(len(owner) + 1)
         steps[inside + 1] = log_p
         along = np.cumsum(steps)
@@ -270,12 +281,17 @@ class _Search:
 
     def _choose(self, hidden: Tensor, at: _Open, expansion: Ints) -> None:
         """Open the children of trie nodes whose hidden states are known, and find the items that need no more."""
-        index, child, log_p = child_log_probs(hidden, at.node, self.trie, self.head, self.forced_free)
+        index, child, log_p = self._children(hidden, at.row, at.node)
         new = _Open(at.row[index], child, at.score[index] + log_p, expansion[index])
         new = new[self.allowed.under(new.row, child)]
         stop = self.trie.chain_end[new.node].astype(np.int64) if self.forced_free else new.node
         self._find(new.row, new.node, stop + 1, new.score)
         self.open = _joined(self.open, new[self.trie.child_counts[stop] > 0])
+
+    def _children(self, hidden: Tensor, rows: Ints, nodes: Ints) -> tuple[Ints, Ints, Floats]:
+        """Return the children of each user's nodes with their log p, as `child_log_probs` does, adjusted."""
+        index, child, log_p = child_log_probs(hidden, nodes, self.trie, self.head, self.forced_free)
+        return index, child, log_p if self.adjust is None else self.adjust(rows, nodes, index, child, log_p)
 
     def _find(self, row: Ints, begin: Ints, stop: Ints, score: Floats) -> None:
         """Take in the allowed items that end at trie nodes begin:stop; all have their beginning's score."""

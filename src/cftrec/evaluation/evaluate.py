@@ -23,6 +23,7 @@ from cftrec.evaluation.popularity import rank_by_popularity
 from cftrec.evaluation.ranker import Items, Ranker, Scorer
 from cftrec.evaluation.significance import BOOTSTRAP
 from cftrec.evaluation.slices import evaluation_table
+from cftrec.evaluation.ways import Way
 
 _BATCH = 64  # histories searched at once
 SHOWN_HISTORY = 20  # newest items of a history that are written beside its target
@@ -97,6 +98,7 @@ def evaluate(
     keep_history: bool = False,
     sample: int | None = None,
     seed: int = 0,
+    way: Way | None = None,
 ) -> Evaluation:
     """Rank the whole catalogue for every target of a split.
 
@@ -119,6 +121,8 @@ def evaluate(
             left out, but for the target itself. Only a `Recommender` can.
         sample: rank so many random targets of the split only; None: all.
         seed: of the sample.
+        way: another way to rank than by log p (`ways`); its files go into a folder of its name beside the others, and
+            evaluation.json says what it is under "way".
 
     Returns:
         Metrics, ranks, the popularity baseline, the history's effect and the facts of the evaluation.
@@ -140,7 +144,7 @@ def evaluate(
     effects = (
         effects_of(recommender, measured, prior, advance) if isinstance(recommender, Scorer) else no_effects(prior)
     )
-    answers = _ask(recommender, cases, k, batch_size, lambda done: advance(len(measured) + done), keep_history)
+    answers = _ask(recommender, cases, k, batch_size, lambda done: advance(len(measured) + done), keep_history, way)
     items, exact = np.concatenate(answers.items), np.concatenate(answers.exact)
     rank = _ranks(items, cases.targets)
     popular = rank_by_popularity(
@@ -159,6 +163,8 @@ def evaluate(
         facts |= {"sample": sample, "seed": seed}
     ranks = _ranks_frame(cases, rank, items, np.concatenate(answers.scores), exact, names)
     table = evaluation_table(ranks, recommender.catalogue.item_ids, recommender.counts)
+    if way is not None:
+        facts["way"] = {"name": way.name} | way.facts
     result = Evaluation(
         metrics={name: table[0][name] for name in ALL_METRICS if name in table[0]},
         table=table,
@@ -168,7 +174,8 @@ def evaluate(
         facts=facts,
     )
     if out is not None:
-        result.save(out if split == "test" else out / split)
+        folder = out if split == "test" else out / split
+        result.save(folder if way is None else folder / way.name)
     return result
 
 
@@ -207,6 +214,7 @@ def _ask(
     batch_size: int,
     advance: Callable[[int], None] | None = None,
     keep_history: bool = False,
+    way: Way | None = None,
 ) -> _Answers:
     """Search all histories, batch by batch."""
     answers = _Answers()
@@ -214,7 +222,11 @@ def _ask(
         stop = min(len(cases), start + batch_size)
         histories: list[Items] = list(cases.histories[start:stop])
         kept: dict[str, Any] = {"keep": cases.targets[start:stop].tolist()}
-        found = recommender.search(histories, k, **({"keep_history": True} if keep_history else kept))
+        found = (
+            recommender.search(histories, k, **({"keep_history": True} if keep_history else kept))
+            if way is None
+            else way.rank(cases[np.arange(start, stop)], k)
+        )
         answers.items.append(found.items)
         answers.scores.append(found.scores)
         answers.exact.append(found.exact)

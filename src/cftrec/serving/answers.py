@@ -8,11 +8,9 @@ from numpy.typing import NDArray
 
 from cftrec.decoding import SearchResult
 from cftrec.decoding.explanation import Explanation
+from cftrec.decoding.guided import TOP
 from cftrec.recommender import Items
 from cftrec.serving.runs import Served
-
-TOP = 200
-"""Likeliest items that a gamma orders anew."""
 
 
 @dataclass(frozen=True)

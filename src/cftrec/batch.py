@@ -1,0 +1,237 @@
+"""Recommendations for many users: a file of histories in, a Parquet file out, in parts that survive a kill.
+
+The parts lie in a hidden folder beside the output, each written in one step, and the output appears when all are there.
+The same command after an interruption goes on with the first part that is missing. Memory holds one part at a time;
+only a table with an event a row is gathered in memory once, to make histories of it.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from cftrec.artefacts import MANIFEST, read_json, sha256, write_json
+from cftrec.data.dataset import Dataset
+from cftrec.data.sources.sheet import listed
+from cftrec.errors import InputError
+
+if TYPE_CHECKING:
+    from cftrec.decoding import SearchResult
+    from cftrec.decoding.guided import GuidedResult
+    from cftrec.recommender import Recommender
+
+PART_USERS = 128
+"""Users of a part: what an interruption loses at most."""
+_JOB, _HISTORIES = "job.json", "histories.parquet"
+_SCHEMA: dict[str, Any] = {
+    "user": pl.String,
+    "items": pl.List(pl.String),
+    "titles": pl.List(pl.String),
+    "scores": pl.List(pl.Float64),
+    "exact": pl.Boolean,
+    "unknown": pl.Int64,
+}
+
+
+def recommend_users(
+    recommender: "Recommender",
+    users: Path,
+    out: Path,
+    k: int = 10,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    part_users: int = PART_USERS,
+    **options: Any,
+) -> dict[str, int]:
+    """Write every user's k best items to a Parquet file, whole or not at all.
+
+    Args:
+        recommender: the RUN.
+        users: a DATASET folder (every user with the whole history), or a table (.parquet, .csv, .tsv, .jsonl, .ndjson)
+            with columns `user` and `history` (a list of item ids or titles, oldest first, a user a row) or `user` and
+            `item` (an event a row, each user's oldest first). An entry that is both an id and a title is taken as id.
+        out: the file, a row a user in the input's order: `user`, `items` (ids, best first), `titles`, `scores` (log p),
+            `exact`, and `unknown`, how many entries of the history the RUN does not know and leaves out.
+        k: items a user, at least 1.
+        progress: called with (users done, users in all).
+        part_users: users of a part.
+        options: further arguments of `Recommender.search`, `allow` and `deny` as ids or titles for all users, or,
+            where a gamma is among them, of `Recommender.guided`: then columns `log_p` and `effect` say what the scores
+            are made of.
+
+    Returns:
+        Counts: `users`, `unknown` (entries of histories left out), `inexact` (users without a certificate), and
+        `resumed`, the users whose answers an interrupted call had left.
+
+    Raises:
+        InputError: `users` cannot be read, `out` is there already, or an interrupted job with other arguments is.
+    """
+    if k < 1:
+        raise InputError(f"-k {k}: must be at least 1")
+    if out.suffix != ".parquet":
+        raise InputError(f"{out}: the output is a Parquet file; name it NAME.parquet")
+    folder = out.with_name(f".{out.name}.parts")
+    mark = users / MANIFEST if users.is_dir() else users
+    if not mark.is_file():
+        raise InputError(f"{users}: no such table, and no DATASET folder; name what holds the users")
+    run = recommender.run_name if recommender.folder is None else sha256(recommender.folder / MANIFEST)
+    _claim(folder, out, {"users": sha256(mark), "run": run, "k": k, "part_users": part_users, "options": options})
+    resumed = 0 if out.exists() else _answer_all(recommender, users, folder, out, k, part_users, progress, options)
+    inexact = (~pl.col("exact")).sum().alias("inexact")
+    counts = pl.scan_parquet(out).select(pl.len().alias("users"), pl.col("unknown").sum(), inexact).collect()
+    shutil.rmtree(folder)
+    return counts.row(0, named=True) | {"resumed": resumed}
+
+
+def _answer_all(
+    recommender: "Recommender",
+    users: Path,
+    folder: Path,
+    out: Path,
+    k: int,
+    part_users: int,
+    progress: Callable[[int, int], None] | None,
+    options: dict[str, Any],
+) -> int:
+    """Make the parts that are missing and the output of all; return how many users were answered before."""
+    histories = _histories(users, folder)
+    total = histories.select(pl.len()).collect().item()
+    known = _index(recommender)
+    parts, resumed = [], 0
+    for begin in range(0, max(1, total), part_users):  # of nobody, one empty part
+        end = min(begin + part_users, total)
+        parts.append(folder / f"part-{begin:012}.parquet")
+        if parts[-1].exists():
+            resumed += end - begin
+        else:
+            rows = histories.slice(begin, part_users).collect()
+            _write(parts[-1], _answers(recommender, rows, known, k, options).write_parquet)
+        if progress is not None:
+            progress(end, total)
+    _write(out, pl.scan_parquet(parts).sink_parquet)
+    return resumed
+
+
+def _claim(folder: Path, out: Path, job: dict[str, Any]) -> None:
+    """Make the folder of parts, or take up one that the same job has left, even if only its removal was missing."""
+    mark = folder / _JOB
+    found, wanted = read_json(mark) if mark.is_file() else None, json.loads(json.dumps(job))
+    if out.exists() and found != wanted:
+        raise InputError(f"{out}: is there already; name another file or remove it first")
+    if found is None:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        write_json(mark, job)
+    elif found != wanted:
+        differs = ", ".join(sorted(name for name in wanted if found.get(name) != wanted[name]))
+        raise InputError(
+            f"{folder}: holds an interrupted job with another {differs}; give the same to go on with it, or remove "
+            "the folder to start anew"
+        )
+
+
+def _write(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write a file in one step."""
+    staging = path.with_name(f".{path.name}.partial")
+    write(staging)
+    staging.replace(path)
+
+
+def _histories(users: Path, folder: Path) -> pl.LazyFrame:
+    """Return a table of `user` and `history`, both text, that is read in slices; it is made once, beside the parts."""
+    made = folder / _HISTORIES
+    if not made.exists():
+        try:
+            _write(made, (_of_dataset(users) if users.is_dir() else _of_table(users)).sink_parquet)
+        except (pl.exceptions.PolarsError, InputError) as error:
+            shutil.rmtree(folder)
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{users}: cannot be read ({' '.join(str(error).split())[:160]})") from error
+    return pl.scan_parquet(made)
+
+
+def _of_dataset(folder: Path) -> pl.LazyFrame:
+    dataset = Dataset.load(folder)
+    owner = np.repeat(np.arange(len(dataset.users)), np.diff(dataset.offsets))
+    items = dataset.items["item_id"].gather(dataset.events)
+    return _gathered(pl.DataFrame([dataset.users.gather(owner).alias("user"), items.alias("item")]).lazy())
+
+
+def _of_table(file: Path) -> pl.LazyFrame:
+    scan = _SCANS.get(file.suffix.lower())
+    if scan is None:
+        raise InputError(f"{file}: a table of users ends in {', '.join(_SCANS)}; name one, or a DATASET folder")
+    table = scan(file)
+    columns = table.collect_schema()
+    if "user" not in columns or not {"history", "item"} & set(columns):
+        raise InputError(
+            f"{file}: its columns are {listed(columns.names())}; give user and history (a list), or user and item"
+        )
+    empty = table.select(pl.col("user").is_null().arg_max(), pl.col("user").is_null().any().alias("any")).collect()
+    if empty["any"][0]:
+        raise InputError(f"{file}, row {empty['user'][0] + 1}: user is empty; fill it in or remove the row")
+    if "history" not in columns:
+        return _gathered(table)
+    if not isinstance(columns["history"], pl.List):
+        raise InputError(f"{file}: history must hold lists; a text table has an event a row, columns user and item")
+    history = pl.col("history").cast(pl.List(pl.String)).fill_null([])
+    return table.select(pl.col("user").cast(pl.String), history)
+
+
+def _gathered(events: pl.LazyFrame) -> pl.LazyFrame:
+    """Gather an event a row into a user a row, users in the order of their first events."""
+    rows = events.select(pl.col("user", "item").cast(pl.String))
+    return rows.group_by("user", maintain_order=True).agg(pl.col("item").drop_nulls().alias("history"))
+
+
+_SCANS: dict[str, Callable[[Path], pl.LazyFrame]] = {
+    ".parquet": pl.scan_parquet,
+    ".csv": lambda file: pl.scan_csv(file, infer_schema=False),
+    ".tsv": lambda file: pl.scan_csv(file, infer_schema=False, separator="\t"),
+    ".jsonl": lambda file: pl.scan_ndjson(file, infer_schema_length=None),
+    ".ndjson": lambda file: pl.scan_ndjson(file, infer_schema_length=None),
+}
+
+
+def _index(recommender: "Recommender") -> dict[str, int]:
+    """Return the item of each id, and of each title that is no id; of several items with one title the first."""
+    catalogue = recommender.catalogue
+    titles = {title: item for item, title in reversed(list(enumerate(catalogue.titles)))}
+    return titles | {item_id: item for item, item_id in enumerate(catalogue.item_ids)}
+
+
+def _answers(
+    recommender: "Recommender", rows: pl.DataFrame, known: dict[str, int], k: int, options: dict[str, Any]
+) -> pl.DataFrame:
+    """Search for some users, and return their rows of the output."""
+    entries = [[known.get(entry, -1) for entry in history] for history in rows["history"]]
+    histories = [np.array([item for item in items if item >= 0], dtype=np.int64) for items in entries]
+    k = min(k, len(recommender.catalogue))
+    named = {name: options[name] for name in ("allow", "deny") if options.get(name) is not None}
+    rules = {name: [recommender.catalogue.named(items)] * len(histories) for name, items in named.items()}
+    options = {name: value for name, value in options.items() if name not in ("allow", "deny")} | rules
+    found: SearchResult | GuidedResult
+    if "gamma" in options:
+        found = recommender.guided(histories, k, **options)
+        floats = {"scores": found.scores, "log_p": found.log_p, "effect": found.effect}
+    else:
+        found = recommender.search(histories, k, **options)
+        floats = {"scores": found.scores}
+    there = [row[row >= 0] for row in found.items]
+    ids, titles = recommender.catalogue.item_ids, recommender.catalogue.titles
+    columns: dict[str, Any] = {
+        "user": rows["user"],
+        "items": [[ids[item] for item in items] for items in there],
+        "titles": [[titles[item] for item in items] for items in there],
+        "exact": found.exact,
+        "unknown": [items.count(-1) for items in entries],
+    }
+    for name, values in floats.items():
+        columns[name] = [row[: len(items)].tolist() for row, items in zip(values, there, strict=True)]
+    kinds = _SCHEMA | dict.fromkeys(floats, pl.List(pl.Float64))
+    return pl.DataFrame([pl.Series(name, columns[name], dtype=kind) for name, kind in kinds.items()])

@@ -1,0 +1,105 @@
+"""Ways to rank for an evaluation other than by log p: by effect, with a helper's scores, or ungrounded."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from cftrec.data.dataset import Dataset
+from cftrec.data.sources.sheet import read_table
+from cftrec.errors import InputError
+from cftrec.evaluation.cases import Cases, run_index
+from cftrec.evaluation.ranker import Found
+from cftrec.recommender import Recommender
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Way:
+    """A way to rank.
+
+    Attributes:
+        name: of the folder in the RUN that its files go into.
+        facts: what evaluation.json says of it; may grow while it ranks.
+        rank: returns the best k items of some targets' histories, which are left out, but for the targets.
+    """
+
+    name: str
+    facts: dict[str, Any]
+    rank: Callable[[Cases, int], Found]
+
+
+def by_effect(recommender: Recommender, gamma: float, prior: str, top: int) -> Way:
+    """Order the `top` likeliest items by log p + gamma x (log p - log prior); see `Recommender.guided`."""
+
+    def rank(cases: Cases, k: int) -> Found:
+        keep = cases.targets.tolist()
+        return recommender.guided(cases.histories, k, gamma=gamma, prior=prior, top=top, keep=keep)
+
+    return Way(f"gamma-{gamma:g}-{prior}", {"gamma": gamma, "prior": prior, "top": top}, rank)
+
+
+def ungrounded(recommender: Recommender, beams: int, grounded: int | None) -> Way:
+    """Let the model write titles freely and take the nearest ones; the facts say how many were invented."""
+    facts = {"beams": beams, "grounded": beams if grounded is None else grounded, "written": 0, "invented": 0}
+
+    def rank(cases: Cases, k: int) -> Found:
+        found = recommender.ungrounded(cases.histories, k, keep=cases.targets.tolist(), beams=beams, grounded=grounded)
+        facts["written"] += found.invented.size
+        facts["invented"] += int(found.invented.sum())
+        return found
+
+    return Way("ungrounded", facts, rank)
+
+
+def with_helper(recommender: Recommender, file: Path, weight: float, dataset: Dataset, positions: Ints) -> Way:
+    """Mix a helper's scores in; see `decoding.helper`.
+
+    Args:
+        recommender: the RUN.
+        file: a table with columns `user`, `item` (ids) and `score` (a finite number, larger is better), in any order.
+            An item that it does not name for a user has the least score it names for that user; one that it names
+            twice has its last. Items that the RUN does not know are counted and left out.
+        weight: of the helper, from 0 to 1.
+        dataset: the log.
+        positions: int64 [n], event positions of the targets, whose users must all be in the table.
+
+    Raises:
+        InputError: the table cannot be read, or names no item that the RUN knows for a user who has a target.
+    """
+    if not 0 <= weight <= 1:
+        raise InputError(f"helper_weight {weight}: must be from 0 (the model alone) to 1 (the helper alone)")
+    sheet = read_table(file)
+    users, items = sheet.ids("user"), sheet.ids("item")
+    scores = sheet.column("score").cast(pl.Float64, strict=False)
+    bad = (~scores.is_finite()).fill_null(True).arg_true()
+    if len(bad):
+        raise InputError(f"{sheet.place(bad[0])}: score is no finite number; give every row one, larger for better")
+    named = pl.DataFrame({"user": users, "item": run_index(recommender, items.to_list()), "score": scores})
+    known = named.filter(pl.col("item") >= 0)
+    by_user = {
+        user: (rows["item"].to_numpy(), rows["score"].to_numpy())
+        for (user,), rows in known.group_by("user", maintain_order=True)
+    }
+
+    users = dataset.users.gather(dataset.user_of(positions)).cast(pl.String)
+    missing = next((user for user in users if user not in by_user), None)
+    if missing is not None:
+        raise InputError(f"{file}: no known item of user {missing!r}, who has a target; give every such user some")
+
+    def rank(cases: Cases, k: int) -> Found:
+        helper = np.empty((len(cases), len(recommender.catalogue)))
+        for row, user in enumerate(cases.users):
+            index, given = by_user[user]
+            helper[row] = given.min()
+            helper[row, index] = given
+        keep = cases.targets.tolist()
+        return recommender.search(cases.histories, k, keep=keep, helper=helper, helper_weight=weight)
+
+    facts = {"file": sheet.facts, "weight": weight, "unknown_items": named.height - known.height}
+    return Way(f"helper-{weight:g}-{file.stem}", facts, rank)

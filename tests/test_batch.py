@@ -1,0 +1,293 @@
+"""Batches of users: whatever kills the job and however often, the file holds each user once, as if nothing had been."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cftrec.batch import recommend_users
+from cftrec.errors import InputError
+
+ITEMS = 6
+IDS, TITLES = [f"i{item}" for item in range(ITEMS)], ["A", "B", "C", "C", "i0", "F"]
+
+
+class Killed(BaseException):
+    """What no code catches, as a kill."""
+
+
+class Ranker:
+    """Recommends what follows the newest item; counts whom it was asked for."""
+
+    def __init__(self, alive=lambda: None):
+        self.catalogue, self.run_name, self.folder = Items(), "fake", None
+        self.alive, self.asked = alive, []
+
+    def search(self, histories, k, budget=1):
+        self.alive()
+        self.asked += [tuple(history.tolist()) for history in histories]
+        newest = np.array([history[-1] if len(history) else 0 for history in histories], dtype=int)
+        items = (newest[:, None] + 1 + np.arange(k)) % ITEMS
+        items[newest == 3, -1] = -1  # a shorter list
+        scores = np.where(items < 0, -np.inf, -np.arange(1.0, k + 1)[None] * budget)
+        return SimpleNamespace(items=items, scores=scores, exact=newest != 2)
+
+    def guided(self, histories, k, gamma, **options):
+        found = self.search(histories, k)
+        return SimpleNamespace(**vars(found), log_p=found.scores / 2, effect=found.scores * gamma)
+
+
+class Items:
+    item_ids, titles = IDS, TITLES
+
+    def __len__(self):
+        return ITEMS
+
+
+def table(folder: Path, histories: list[list[str]]) -> Path:
+    users = [f"u{number}" for number in range(len(histories))]
+    frame = pl.DataFrame(
+        {"user": users, "history": histories}, schema={"user": pl.String, "history": pl.List(pl.String)}
+    )
+    frame.write_parquet(folder / "users.parquet")
+    return folder / "users.parquet"
+
+
+def expected(histories: list[list[str]], k: int) -> list[dict]:
+    rows = []
+    for number, history in enumerate(histories):
+        known = [
+            IDS.index(entry) if entry in IDS else TITLES.index(entry) for entry in history if entry in IDS + TITLES
+        ]
+        newest = known[-1] if known else 0
+        items = [(newest + 1 + place) % ITEMS for place in range(min(k, ITEMS))]
+        items = items[:-1] if newest == 3 else items
+        rows.append(
+            {
+                "user": f"u{number}",
+                "items": [IDS[item] for item in items],
+                "titles": [TITLES[item] for item in items],
+                "scores": [-1.0 - place for place in range(len(items))],
+                "exact": newest != 2,
+                "unknown": len(history) - len(known),
+            }
+        )
+    return rows
+
+
+entries = st.sampled_from([*IDS, *TITLES, "nothing", ""])
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    histories=st.lists(st.lists(entries, max_size=4), max_size=9),
+    k=st.integers(1, ITEMS + 2),
+    part=st.integers(1, 4),
+    kills=st.lists(st.integers(0, 25), max_size=4),
+)
+def test_kills_anywhere_lose_and_repeat_nothing(tmp_path_factory, histories, k, part, kills):
+    """A kill falls before any search and before or after any file gets its name; the last call is left alone."""
+    folder = tmp_path_factory.mktemp("batch")
+    users, out = table(folder, histories), folder / "out.parquet"
+    replace, clock = Path.replace, {"left": 0}
+
+    def alive():
+        clock["left"] -= 1
+        if clock["left"] < 0:
+            raise Killed
+
+    def dying_replace(self, target):
+        alive()
+        result = replace(self, target)
+        alive()
+        return result
+
+    searched: list[tuple] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "replace", dying_replace)
+        for left in [*kills, 10**6]:
+            clock["left"], ranker, before = left, Ranker(alive), out.exists()
+            try:
+                counts = recommend_users(ranker, users, out, k, part_users=part)
+            except Killed:
+                assert before <= out.exists()
+            finally:
+                parts = out.with_name(".out.parquet.parts")
+                searched.append((len(ranker.asked), len(list(parts.glob("part-*")))))
+            if not parts.exists():
+                break
+    rows = expected(histories, k)
+    assert pl.read_parquet(out).to_dicts() == rows
+    assert counts["users"] == len(histories)
+    assert counts["unknown"] == sum(row["unknown"] for row in rows)
+    assert counts["inexact"] == sum(not row["exact"] for row in rows)
+    assert sorted(path.name for path in folder.iterdir()) == ["out.parquet", "users.parquet"]
+    # No more was asked twice than the part that each kill broke off.
+    assert sum(asked for asked, _ in searched) <= len(histories) + part * (len(searched) - 1)
+
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_batch import Ranker
+from cftrec.batch import recommend_users
+recommend_users(Ranker(lambda: time.sleep(0.01)), Path(sys.argv[2]), Path(sys.argv[3]), 3, part_users=1)
+"""
+
+
+def test_a_process_that_is_killed_goes_on(tmp_path):
+    histories = [[IDS[number % ITEMS]] for number in range(60)]
+    users, out = table(tmp_path, histories), tmp_path / "out.parquet"
+    command = [sys.executable, "-c", SCRIPT, str(Path(__file__).parent), str(users), str(out)]
+    parts = tmp_path / ".out.parquet.parts"
+    for _ in range(2):
+        before = len(list(parts.glob("part-*")))
+        process = subprocess.Popen(command)
+        while process.poll() is None and len(list(parts.glob("part-*"))) < before + 5:
+            time.sleep(0.005)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        assert not out.exists()
+    ranker = Ranker()
+    counts = recommend_users(ranker, users, out, 3, part_users=1)
+    assert pl.read_parquet(out).to_dicts() == expected(histories, 3)
+    assert counts["resumed"] >= 10
+    assert len(ranker.asked) == 60 - counts["resumed"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
+def test_an_event_a_row_is_gathered(tmp_path, ending):
+    """Users may be mixed; each one's events are in order."""
+    frame = pl.DataFrame({"user": [2, 1, 2, 1, 3], "item": ["A", "B", "i5", "F", "?"], "time": [1, 2, 3, 4, 5]})
+    file = tmp_path / f"users.{ending}"
+    match ending:
+        case "parquet":
+            frame.write_parquet(file)
+        case "jsonl":
+            frame.write_ndjson(file)
+        case _:
+            frame.write_csv(file, separator="," if ending == "csv" else "\t")
+    ranker = Ranker()
+    recommend_users(ranker, file, tmp_path / "out.parquet", 2)
+    assert pl.read_parquet(tmp_path / "out.parquet")["user"].to_list() == ["2", "1", "3"]
+    assert ranker.asked == [(0, 5), (1, 5), ()]
+
+
+def test_lists_in_json_lines_and_numbers_as_ids(tmp_path):
+    (tmp_path / "users.jsonl").write_text('{"user": 7, "history": ["F", "nothing"]}\n{"user": 8, "history": null}\n')
+    recommend_users(Ranker(), tmp_path / "users.jsonl", tmp_path / "out.parquet", 1)
+    found = pl.read_parquet(tmp_path / "out.parquet")
+    assert found["user"].to_list() == ["7", "8"]
+    assert found["items"].to_list() == [["i0"], ["i1"]]
+    assert found["unknown"].to_list() == [1, 0]
+
+
+def test_a_dataset_is_all_its_users_with_their_whole_histories(dataset, tmp_path):
+    dataset.save(tmp_path / "data")
+    ranker = Ranker()
+    recommend_users(ranker, tmp_path / "data", tmp_path / "out.parquet", 2)
+    assert pl.read_parquet(tmp_path / "out.parquet")["user"].to_list() == dataset.users.to_list()
+    bounds = zip(dataset.offsets[:-1], dataset.offsets[1:], strict=True)
+    whole = [dataset.events[begin:end].tolist() for begin, end in bounds]
+    assert ranker.asked == [tuple(item for item in history if item < ITEMS) for history in whole]
+
+
+@pytest.mark.parametrize("histories", [[], [["A"], ["F"]]])
+def test_a_gamma_writes_both_parts(tmp_path, histories):
+    recommend_users(Ranker(), table(tmp_path, histories), tmp_path / "out.parquet", 2, gamma=0.5)
+    found = pl.read_parquet(tmp_path / "out.parquet")
+    assert found.columns[-2:] == ["log_p", "effect"]
+    assert found["log_p"].to_list() == [[-0.5, -1.0]] * len(histories)
+    assert found["effect"].to_list() == [[-0.5, -1.0]] * len(histories)
+
+
+def test_progress_counts_what_was_there_before(tmp_path):
+    users, seen = table(tmp_path, [["A"]] * 5), []
+    recommend_users(
+        Ranker(),
+        users,
+        tmp_path / "out.parquet",
+        2,
+        part_users=2,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert seen == [(2, 5), (4, 5), (5, 5)]
+
+
+def test_another_job_is_not_taken_up(tmp_path):
+    users, out = table(tmp_path, [["A"]] * 5), tmp_path / "out.parquet"
+
+    def die():
+        raise Killed
+
+    with pytest.raises(Killed):
+        recommend_users(Ranker(die), users, out, 2)
+    with pytest.raises(InputError, match="with another k, options; give the same"):
+        recommend_users(Ranker(), users, out, 3, budget=4)
+    table(tmp_path, [["A"]] * 6)
+    with pytest.raises(InputError, match="with another users"):
+        recommend_users(Ranker(), users, out, 2)
+    out.write_text("mine")
+    with pytest.raises(InputError, match="is there already"):
+        recommend_users(Ranker(), users, out, 2)
+    assert out.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("u.csv", "user,thing\n1,2\n", "its columns are user, thing; give user and history"),
+        ("u.csv", "user,history\n1,2\n", "history must hold lists"),
+        ("u.csv", "user,item\n1,i0\n,i1\n", "row 2: user is empty"),
+        ("u.csv", "", "cannot be read"),
+        ("u.jsonl", '{"user": 1', "cannot be read"),
+        ("u.parquet", "no", "cannot be read"),
+        ("u.txt", "user,item\n", "ends in .parquet, .csv"),
+        ("u.csv", None, "no such table"),
+    ],
+)
+def test_bad_tables(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=message):
+        recommend_users(Ranker(), tmp_path / name, tmp_path / "out.parquet")
+    assert [path.name for path in tmp_path.iterdir()] == ([name] if content is not None else [])
+
+
+def test_bad_options(tmp_path):
+    users = table(tmp_path, [["A"]])
+    with pytest.raises(InputError, match="-k 0"):
+        recommend_users(Ranker(), users, tmp_path / "out.parquet", 0)
+    with pytest.raises(InputError, match=r"NAME\.parquet"):
+        recommend_users(Ranker(), users, tmp_path / "out.csv")
+
+
+def test_the_job_names_the_run(tmp_path):
+    """Another model's parts are not mixed in."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "manifest.json").write_text("{}")
+    users = table(tmp_path, [["A"]])
+
+    def die():
+        raise Killed
+
+    ranker = Ranker(die)
+    ranker.folder = tmp_path / "run"
+    with pytest.raises(Killed):
+        recommend_users(ranker, users, tmp_path / "out.parquet")
+    job = json.loads((tmp_path / ".out.parquet.parts" / "job.json").read_text())
+    (tmp_path / "run" / "manifest.json").write_text('{"name": "another"}')
+    with pytest.raises(InputError, match="with another run"):
+        recommend_users(ranker, users, tmp_path / "out.parquet")
+    assert len(job["run"]) == 64
