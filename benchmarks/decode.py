@@ -14,6 +14,7 @@ defaults, most of which is training.
 """
 
 import argparse
+import inspect
 import tempfile
 import time
 from collections.abc import Callable, Iterator
