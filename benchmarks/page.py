@@ -357,6 +357,33 @@ def large_tries(results: list[Result]) -> list[str]:
     ]
 
 
+def serving(results: list[Result]) -> list[str]:
+    """Write what a service does under load."""
+    text = [
+        prose(
+            "A RUN behind HTTP, clients and service on one machine. The batch decoder answers the same histories in "
+            "batches as large as there are clients, before and after; half load is requests at random times, half as "
+            "many as the full load had answered. An explanation is of one item over the whole history."
+        )
+    ]
+    rows = [
+        (
+            f"{result['model']['parameters'] / 1e6:.1f} M, {result['model']['items']:,} items",
+            f"{result['options']['clients']} for {result['options']['seconds']:.0f} s",
+            f"{result['served_per_s']:.0f}",
+            f"{result['served_over_batch']:.2f}",
+            " to ".join(seconds(result["half_load"][name]) for name in ("p50_s", "p99_s")),
+            f"{result['half_load_p99_over_p50']:.1f}",
+            f"{100 * result['memory']['growth']:.1f} % in {result['memory']['requests']:,} requests",
+            *(f"{result['explain_over_recommend'][softmax]:.2f}" for softmax in ("catalogue", "vocabulary")),
+        )
+        for result in results
+    ]
+    head = ("model", "clients", "requests/s", "over batch decoder", "p50 to p99 at half load", "p99 over p50", "memory")
+    text.append(table((*head, "explain over recommend, catalogue", "vocabulary softmax"), rows))
+    return text
+
+
 def machines(results: list[Result]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return what each result was measured on and with."""
     packages = ("cftrec", "torch", "transformers", "numpy")
@@ -414,6 +441,7 @@ SECTIONS = {
     "evaluate_ranks": ("Evaluating stored ranks", ranks),
     "decode": ("Decoding", decoding),
     "large_trie": ("A catalogue of a million titles", large_tries),
+    "serving": ("Serving", serving),
 }
 
 if __name__ == "__main__":

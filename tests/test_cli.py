@@ -692,3 +692,28 @@ def test_tables_that_hide_a_mistake(capsys, tmp_path):
 
 def test_a_run_is_not_called_as_the_baseline(capsys, dataset, tmp_path):
     assert "baseline" in fails(capsys, "train", str(dataset), "--out", str(tmp_path / "popular"))
+
+
+def test_explain_prints_numbers_that_add_up(runs, capsys):
+    capsys.readouterr()
+    main(["explain", str(runs[0]), "--history", "Star Wars", "Up", "--item", "Alien", "--shapley", "2"])
+    out = capsys.readouterr().out
+    total = float(re.search(r"^Alien: effect (\S+) nats over the prior counts$", out, re.MULTILINE)[1])
+    tokens, history = out.split("by item of the history")
+    parts = [float(line.split("\t")[0]) for line in tokens.splitlines() if "\t" in line]
+    shares = [float(line.split("\t")[1].split()[0]) for line in history.splitlines() if "\t" in line]
+    assert sum(parts) == pytest.approx(total, abs=5e-4)
+    assert sum(shares) == pytest.approx(total, abs=2e-4)
+    assert [line.split("\t")[2] for line in history.splitlines() if "\t" in line] == ["Star Wars", "Up"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--history", "Up", "--item", "Alein"], "nearest"),
+        (["--history", "Up", "--item", "Alien", "--prior", "trained"], "prior_weight"),
+        (["--history", "Up", "Fargo", "--item", "Alien", "--shapley", "1"], "at least 2"),
+    ],
+)
+def test_bad_explanations(runs, capsys, options, said):
+    assert said in fails(capsys, "explain", str(runs[0]), *options)

@@ -353,3 +353,65 @@ def test_a_manifest_that_is_none_is_refused(run, tmp_path, manifest):
     (tmp_path / "run" / "manifest.json").write_text(manifest)
     with pytest.raises(InputError, match="not a run folder"):
         Recommender.from_pretrained(tmp_path / "run")
+
+
+@pytest.mark.parametrize("prior", ["counts", "counterfactual"])
+@pytest.mark.parametrize("orders", [0, 3, 24])
+def test_an_explanation_is_what_separate_runs_say_and_adds_up(recommender, prior, orders):
+    titles = recommender.catalogue.titles
+    history, title = [titles[4], titles[8], titles[4], titles[9]], "Star Wars"
+    found = recommender.explain(history, title, prior, shapley=orders)
+    alone = recommender.score([history, []], [title])[:, 0]
+    expected = recommender.prior(prior).items[titles.index(title)]
+    if prior == "counterfactual":
+        assert expected == pytest.approx(alone[1], abs=1e-5)
+    assert (found.log_p, found.log_prior) == pytest.approx((alone[0], expected), abs=1e-5)
+    assert found.effect == pytest.approx(alone[0] - expected, abs=1e-5)
+    for part, total in [("log_p", found.log_p), ("log_prior", found.log_prior), ("effect", found.effect)]:
+        assert sum(getattr(token, part) for token in found.tokens) == pytest.approx(total, abs=1e-9)
+    for place, item in enumerate(found.history):
+        rest = history[:place] + history[place + 1 :]
+        assert item.title == history[place]
+        assert item.effect == pytest.approx(alone[0] - recommender.score([rest], [title])[0, 0], abs=1e-5)
+    shares = [item.shapley for item in found.history]
+    assert found.orders == orders
+    if orders:
+        assert sum(shares) == pytest.approx(found.effect, abs=1e-9)
+        assert all((item.shapley_error == 0) == (orders == 24) for item in found.history)
+    else:
+        assert shares == [None] * 4
+    assert "".join(token.text for token in found.tokens) == title
+    forced = [token for token in found.tokens if not token.choice]
+    assert forced
+    assert all(token.log_p == token.log_prior == 0 for token in forced)
+
+
+def test_an_explanation_is_of_what_the_model_is_shown(recommender):
+    """The newest items of the window that fit the prompt; one item alone is missed by the whole effect."""
+    titles = recommender.catalogue.titles
+    long = [titles[place] for place in (0, 1, 4, 5, 6, 7)]
+    found = recommender.explain(long, "Fargo")
+    assert [item.title for item in found.history] == long[-WINDOW:]
+    assert found == recommender.explain(long[-WINDOW:], "Fargo")
+    room = len(recommender._shown(np.array([6, 7]))) + recommender.catalogue.longest
+    tight = replace(recommender, prompt=replace(recommender.prompt, max_tokens=room))
+    assert [item.title for item in tight.explain(long, "Fargo").history] == [titles[6], titles[7]]
+    one = recommender.explain(long[:1], "Fargo", shapley=2)
+    assert one.history[0].effect == pytest.approx(one.effect)
+    assert one.history[0].shapley == pytest.approx(one.effect)
+
+
+def test_what_cannot_be_explained(recommender):
+    with pytest.raises(InputError, match="history is empty"):
+        recommender.explain([], "Fargo")
+    with pytest.raises(InputError, match="has trained none"):
+        recommender.explain(["Alien"], "Fargo", prior="trained")
+    with pytest.raises(InputError, match="not known"):
+        recommender.explain(["Alien"], "Fargo", prior="nothing")
+
+
+def test_denied_items_are_left_out_of_the_answer_alone(recommender):
+    history = [np.array([1, 4]), np.array([7])]
+    free, bound = recommender.search(history, 12), recommender.search(history, 12, deny=[[0, 8], []])
+    assert [item for item in free.items[0] if item not in (0, 8, -1)] == [item for item in bound.items[0] if item >= 0]
+    assert free.items[1].tolist() == bound.items[1].tolist()

@@ -14,7 +14,7 @@ from cftrec.training.config import describe_options
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "cftrec"
 FLOW = ["data", "text", "forest", "objective", "training", "decoding", "recommender", "batch", "export", "evaluation"]
-FLOW += ["baselines", "look", "demo", "cli"]
+FLOW += ["baselines", "look", "serving", "demo", "cli"]
 ANYWHERE = {"artefacts", "errors", "ragged", "terminal"}
 
 

@@ -1,6 +1,7 @@
 """The command line: parse, call, print. Exit code 0 on success, 2 on bad input with one line on stderr."""
 
 import contextlib
+import importlib.util
 import io
 import os
 import re
@@ -548,6 +549,88 @@ class Add:
 
 
 @dataclass
+class Explain:
+    """Say what a history causes: the effect on one title against a named prior, by its tokens and by the history."""
+
+    run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
+    """RUN folder of `cftrec train`"""
+    history: Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(metavar="TITLE ...")]
+    """titles of the catalogue, oldest first"""
+    item: Annotated[str, arg(metavar="TITLE")]
+    """the title to explain"""
+    prior: str = "counts"
+    """what the effect is measured against: counts (training frequencies, smoothed), trained (the model's own answer
+    without history, where prior_weight trained it), or counterfactual (the same of any RUN)"""
+    shapley: int = 0
+    """random orders of the history that Shapley values are means of; 0: none"""
+    seed: int = 0
+    """of the orders"""
+
+    def run(self) -> None:
+        """Print the total and both splits, in nats."""
+        from cftrec.recommender import Recommender
+
+        recommender = Recommender.from_pretrained(self.run_folder)
+        titles = [title for group in self.history for title in group]
+        found = recommender.explain(titles, self.item, self.prior, self.shapley, self.seed)
+        print(f"{found.title}: effect {found.effect:+.4f} nats over the prior {found.prior}")
+        print(f"log p {found.log_p:.4f}, log prior {found.log_prior:.4f}")
+        print("\nby token (where the catalogue leaves a choice; the sum is the effect)")
+        for token in found.tokens:
+            if token.choice:
+                print(f"{token.effect:+.4f}\t{token.text!r}" if token.text else f"{token.effect:+.4f}\tend of title")
+        print(
+            "\nby item of the history: log p less that without the item" + ("; Shapley value" if found.orders else "")
+        )
+        for item in found.history:
+            share = "" if item.shapley is None else f"{item.shapley:+.4f} ± {item.shapley_error:.4f}\t"
+            print(f"{item.effect:+.4f}\t{share}{item.title}")
+
+
+@dataclass
+class Serve:
+    """Serve RUNs over HTTP, with a page to look at them; the token comes from CFTREC_TOKEN or a file."""
+
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN ...")]
+    """RUN folders of `cftrec train`; the first answers requests that name none"""
+    host: str = "127.0.0.1"
+    """address to listen on; 0.0.0.0 is all of this machine's"""
+    port: int = 8000
+    """port to listen on; 0: any that is free"""
+    token_file: Path | None = None
+    """file with a token that requests must bear; left out, CFTREC_TOKEN, and without that no token"""
+    batch: int = 32
+    """histories answered at once"""
+    waiting: int = 256
+    """histories that may wait; beyond it requests are refused (503, Retry-After)"""
+    timeout: float = 30
+    """seconds until a request without an answer is refused"""
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT."""
+        if importlib.util.find_spec("fastapi") is None:
+            raise InputError("serving needs more packages; install them with pip install 'cftrec[serve]'")
+        from cftrec.serving import serve
+        from cftrec.serving.api import Limits
+
+        if not self.runs:
+            raise InputError("give at least one RUN folder")
+        if self.batch < 1 or self.waiting < 1 or not self.timeout > 0:
+            raise InputError("--batch, --waiting and --timeout must be above 0")
+        token = os.environ.get("CFTREC_TOKEN") if self.token_file is None else self.token_file.read_text().strip()
+        if token == "":
+            raise InputError("the token is empty; write one into it, or leave it out")
+        serve(
+            self.runs,
+            self.host,
+            self.port,
+            limits=Limits(self.batch, self.waiting, self.timeout),
+            token=token,
+            started=lambda address: print(f"cftrec serves on {address}", flush=True),
+        )
+
+
+@dataclass
 class Export:
     """Write a RUN's model as a plain folder of transformers with a model card, which loads without cftrec."""
 
@@ -590,7 +673,9 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "baseline": Baseline,
     "compare": Compare,
     "recommend": Recommend,
+    "explain": Explain,
     "add": Add,
+    "serve": Serve,
     "export": Export,
     "demo": Demo,
 }

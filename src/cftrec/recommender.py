@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -11,19 +12,28 @@ import polars as pl
 import torch
 import yaml
 from numpy.typing import ArrayLike, NDArray
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cftrec.artefacts import read_json, read_manifest, stored_arrays
 from cftrec.decoding import Cap, SearchResult, search, sequence_log_probs
+from cftrec.decoding.explanation import (
+    Explanation,
+    ItemEffect,
+    TokenEffect,
+    draw_orders,
+    split_over_items,
+    wanted_sets,
+)
 from cftrec.decoding.guided import TOP, GuidedResult, guided
 from cftrec.decoding.helper import mixed_with
-from cftrec.decoding.paths import item_log_probs
+from cftrec.decoding.paths import item_log_probs, prompt_log_probs
 from cftrec.decoding.priors import PRIORS, SMOOTHING, Prior, counts_prior, model_prior
 from cftrec.decoding.search import BUDGET
 from cftrec.decoding.ungrounded import BEAMS, UngroundedResult, title_embeddings, ungrounded
 from cftrec.errors import InputError
 from cftrec.ragged import Ragged
 from cftrec.text import Catalogue, Prompt
+from cftrec.text.tokenizer import token_texts
 from cftrec.training import CFTTrainer
 from cftrec.training.add import add_items
 from cftrec.training.run import CONFIG, MODEL, PROMPT, catalogue_of, quiet_transformers
@@ -423,6 +433,90 @@ class Recommender:
                 results[user] = Ragged(value, lengths)
         return results
 
+    def explain(
+        self, history: Sequence[str], title: str, prior: str = "counts", shapley: int = 0, seed: int = 0
+    ) -> Explanation:
+        """Say what a history causes: the total effect on one title, split over its tokens and over the history's items.
+
+        The effect is log p(title | history) - log prior(title) under the catalogue softmax, in nats. All prompts it
+        takes, one for each set of history items, are computed as one forest. See `cftrec.decoding.explanation`.
+
+        Args:
+            history: titles, oldest first, at least one; the newest `window` that fit the prompt are shown to the model.
+            title: the title to explain.
+            prior: "counts", "trained" or "counterfactual" (`prior`).
+            shapley: random orders of the history that Shapley values are means of; 0: none. Where all orders are no
+                more than that, all are run and the values are exact. An order costs up to n - 1 prompts.
+            seed: of the orders.
+
+        Raises:
+            InputError: a title is not in the catalogue, the history is empty, an unknown prior or one that the RUN has
+                not trained, or shapley is 1 or below 0.
+        """
+        (item,) = self.catalogue.index_of([title])
+        return self.explain_item(self.catalogue.index_of(history), int(item), prior, shapley, seed)
+
+    def explain_item(
+        self, history: Items, item: int, prior: str = "counts", shapley: int = 0, seed: int = 0
+    ) -> Explanation:
+        """Explain an item as `explain` does, the history (oldest first) and the item given as item indices."""
+        if not len(history):
+            raise InputError("the history is empty, and nothing has no effect; give at least one title")
+        self._check_prior(prior)
+        seen = self._fitting(history)
+        orders = draw_orders(len(seen), shapley, seed)
+        none = np.zeros((1, len(seen)), dtype=bool)
+        sets, place = np.unique(np.concatenate([none, wanted_sets(orders)]), axis=0, return_inverse=True)
+        prompts = [self._shown(seen[members]) for members in sets]
+        log_p = prompt_log_probs(self.model, self.catalogue, prompts, item, batching=self.batching)
+        # No items come first of all sets, and are worth the prior; the model's own is its answer to their prompt.
+        expected = self.prior(prior).tokens([item]).values if prior == "counts" else log_p[0]
+        values = np.append(expected.sum(), log_p[1:].sum(axis=1))[place.ravel()[1:]]
+        missed, shares, errors = split_over_items(values, orders)
+        ids, titles = self.catalogue.item_ids, self.catalogue.titles
+        return Explanation(
+            item_id=ids[item],
+            title=titles[item],
+            prior=prior,
+            log_p=float(values[0]),
+            log_prior=float(expected.sum()),
+            effect=float(values[0] - expected.sum()),
+            tokens=self._token_effects(item, log_p[-1], expected),  # all items come last
+            history=[
+                ItemEffect(
+                    item_id=ids[one],
+                    title=titles[one],
+                    effect=float(missed[turn]),
+                    shapley=None if shares is None else float(shares[turn]),
+                    shapley_error=None if errors is None else float(errors[turn]),
+                )
+                for turn, one in enumerate(seen)
+            ],
+            orders=len(orders),
+        )
+
+    def _fitting(self, history: Items) -> Items:
+        """Return the newest items of a history that its prompt shows."""
+        seen = np.asarray(history, dtype=np.int64)[-self.window :]
+        parts = self.prompt.parts([self.catalogue.sequence(int(item)) for item in seen], self.catalogue.longest)
+        fitting = (len(parts) - 1) // 2  # each has one part, and another that separates it
+        if not fitting:
+            raise InputError("not even the newest title of the history fits the prompt, so it has no effect")
+        return seen[-fitting:]
+
+    def _token_effects(self, item: int, log_p: NDArray[np.float64], expected: NDArray[np.float64]) -> list[TokenEffect]:
+        trie, tokens = self.catalogue.trie, self.catalogue.sequence(item)
+        inner = tokens[: len(tokens) - len(self.prompt.closing)]
+        texts = [f"<{token}>" for token in inner]  # of a model in training, whose tokenizer is elsewhere
+        if self._tokenizer is not None:
+            texts = token_texts(self._tokenizer, inner.tolist())
+        texts += [""] * len(self.prompt.closing)
+        choices = trie.choices[trie.parent[trie.path(item)]]
+        return [
+            TokenEffect(text, bool(choice), float(likely), float(usual), float(likely - usual))
+            for text, choice, likely, usual in zip(texts, choices, log_p, expected, strict=True)
+        ]
+
     def prior(self, name: str = "counts", smoothing: float = SMOOTHING) -> Prior:
         """Return what is expected of anyone, token by token and item by item; see `cftrec.decoding.priors`.
 
@@ -435,15 +529,9 @@ class Recommender:
         Raises:
             InputError: an unknown name, or "trained" of a RUN that has trained none.
         """
-        if name not in PRIORS:
-            raise InputError(f"prior {name!r} is not known; choose one of {', '.join(PRIORS)}")
+        self._check_prior(name)
         if name == "counts":
             return counts_prior(self.catalogue.trie, self.counts, smoothing)
-        if name == "trained" and not self.prior_weight:
-            raise InputError(
-                f"prior 'trained': {self.run_name} has trained none; train with --set prior_weight=0.1 or the like, or "
-                "choose counts"
-            )
         # Both names ask the model the same, so a RUN stores one table for them; that of counts takes milliseconds.
         stored = self._stored(
             _PRIOR,
@@ -454,6 +542,19 @@ class Recommender:
             },
         )
         return Prior(name, self.catalogue.trie, stored["steps"])
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return self.folder and AutoTokenizer.from_pretrained(self.folder / MODEL, local_files_only=True)
+
+    def _check_prior(self, name: str) -> None:
+        if name not in PRIORS:
+            raise InputError(f"prior {name!r} is not known; choose one of {', '.join(PRIORS)}")
+        if name == "trained" and not self.prior_weight:
+            raise InputError(
+                f"prior 'trained': {self.run_name} has trained none; train with --set prior_weight=0.1 or the like, or "
+                "choose counts"
+            )
 
     def _stored(self, name: str, make: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
         """Return arrays that follow from the model, the catalogue and the prompt, from the RUN if they are there."""

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from small_models import BATCHING, LOOSE, MODELS, TOLERANCE, VOCABULARY, brute_force, catalogue_of
 
 from cftrec.decoding import item_log_probs, sequence_log_probs
+from cftrec.decoding.paths import prompt_log_probs
 from cftrec.ragged import Ragged
 
 tokens = st.integers(0, VOCABULARY - 1)
@@ -57,3 +58,36 @@ def test_a_shared_beginning_is_computed_once(monkeypatch):
     found = item_log_probs(MODELS["llama"], catalogue, [prompt], Ragged.of([list(range(20))]))
     assert ran == [5, 4]  # the beginning, then each first choice; a last token predicts nothing
     assert np.exp([run.sum() for run in found.split()]).sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma2", "mistral", "granite", "gpt2", "mamba"])
+@settings(max_examples=15, deadline=None)
+@given(sequences=catalogues, starts=st.lists(st.lists(tokens, min_size=1, max_size=7), max_size=6), data=st.data())
+def test_one_item_after_many_prompts_equals_brute_force(kind, sequences, starts, data):
+    """Prompts that begin each other or are equal, and titles without any choice."""
+    catalogue, model = catalogue_of(sequences), MODELS[kind]
+    item = data.draw(st.integers(0, len(sequences) - 1))
+    arrays = [np.array(start, dtype=np.int32) for start in [*starts, *starts[:1]]]
+    found = prompt_log_probs(model, catalogue, arrays, item, batching=BATCHING[kind])
+    expected = sequence_log_probs(model, arrays, [item] * len(arrays), catalogue, "catalogue")
+    assert found.shape == (len(arrays), len(sequences[item]))
+    for run, tokens in zip(found, expected, strict=True):
+        np.testing.assert_allclose(run, tokens, atol=LOOSE.get(kind, TOLERANCE))
+
+
+def test_prompts_are_one_forest(monkeypatch):
+    """Ten prompts that leave out one item each: what comes before it is computed once, in one call of the model."""
+    ran, model = [], MODELS["llama"]
+    forward = model.base_model.forward
+
+    def counted(input_ids, **options):
+        ran.append(input_ids.numel())
+        return forward(input_ids=input_ids, **options)
+
+    monkeypatch.setattr(model.base_model, "forward", counted)
+    history = np.arange(10, dtype=np.int32) % VOCABULARY
+    prompts = [np.delete(history, place) for place in range(10)]
+    prompt_log_probs(model, catalogue_of([[1, 2], [1, 3]]), prompts, 0)
+    assert ran == [
+        9 + sum(range(1, 10)) + 10
+    ]  # the first nine items, what follows each gap, and the title's first token

@@ -1,9 +1,10 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cftrec.errors import InputError
 from cftrec.text import train_tokenizer
+from cftrec.text.tokenizer import token_texts
 
 TEXTS = ["Star Wars (1977)\n", "Star Trek\n\n", "movie history, in order:\n", "\n a\n b"]
 
@@ -49,3 +50,15 @@ def test_save_and_load(plain_tokenizer, tmp_path):
     text = "Star Wars (1977)\n\n a .  b"
     assert loaded(text).input_ids == plain_tokenizer(text).input_ids
     assert loaded.decode(loaded(text).input_ids) == text
+
+
+@settings(max_examples=25)
+@given(st.lists(st.text(min_size=1), min_size=1, max_size=5), st.data())
+def test_tokens_spell_their_text(texts, data):
+    """Whatever characters are cut into bytes, the pieces join to the text."""
+    tokenizer = train_tokenizer(texts, 270)
+    text = data.draw(st.sampled_from(texts))
+    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+    pieces = token_texts(tokenizer, ids)
+    assert len(pieces) == len(ids)
+    assert "".join(pieces) == text.rstrip("\ufffd")

@@ -13,9 +13,13 @@ from numpy.typing import NDArray
 
 from cftrec.decoding.choices import child_log_probs
 from cftrec.decoding.tree import open_tree
-from cftrec.forest.backbone import head_of
+from cftrec.forest.backbone import causal_lm, forest_hidden, head_of, logit_scale
+from cftrec.forest.masks import attention_mask
+from cftrec.forest.passes import Layout, Pass, make_passes
 from cftrec.ragged import Ints, Ragged, ranges
 from cftrec.text.catalogue import Catalogue
+
+_PASS_TOKENS = 1024  # of a forest of prompts: its mask is dense
 
 
 @torch.no_grad()
@@ -100,3 +104,60 @@ def _walk(
         asked = np.cumsum(sizes[chosen]) - 1 if forced_free else np.arange(len(run))
         ask(hidden[torch.from_numpy(asked)], row[run[asked]], node[run[asked]])
         ready = (number < 0) & (sizes > 0) & (parent >= 0) & (number[parent] >= 0)
+
+
+@torch.no_grad()
+def prompt_log_probs(
+    model: Any, catalogue: Catalogue, prompts: Sequence[NDArray[np.int32]], item: int, *, batching: str = "forest"
+) -> NDArray[np.float64]:
+    """Return log p of each token of one item after each of many prompts, whose shared beginnings are computed once.
+
+    Args:
+        model: a transformers causal language model in eval mode.
+        catalogue: gives the item's T tokens.
+        prompts: n token sequences, none empty.
+        item: the item's index.
+        batching: "forest": a pass is one forest of prompts, each with the item's tokens; "padded": a row for each.
+
+    Returns:
+        float64 [n, T], nats, under the catalogue softmax: a forced token has 0.
+    """
+    trie, path = catalogue.trie, catalogue.trie.path(item)
+    above = trie.parent[path].astype(np.int64)
+    free = np.flatnonzero(trie.choices[above])
+    log_p = np.zeros((len(prompts), len(path)))
+    if not len(free) or not len(prompts):
+        return log_p
+    title = trie.token[path[: free[-1]]]  # what comes later predicts nothing that is a choice
+    sequences = Ragged.of([np.concatenate([prompt, title]) for prompt in prompts])
+    asked = Ragged.of([len(prompt) - 1 + free for prompt in prompts])
+    hidden = _states(model, sequences, asked, batching == "forest")
+    nodes, wanted = np.tile(above[free], len(prompts)), np.tile(path[free], len(prompts))
+    index, child, found = child_log_probs(hidden, nodes, trie, head_of(model), catalogue_softmax=True)
+    log_p[:, free] = found[child == wanted[index]].reshape(len(prompts), len(free))
+    return log_p
+
+
+def _states(model: Any, sequences: Ragged, asked: Ragged, forest: bool) -> torch.Tensor:
+    """Return the hidden states at the places asked for, sequence after sequence, scaled for the head."""
+    passes, order = make_passes(sequences, asked, Layout(forest, _PASS_TOKENS))
+    run = _forest_states if forest else _row_states
+    hidden = torch.cat([run(model, part) for part in passes])
+    return hidden[torch.from_numpy(np.argsort(order)).to(hidden.device)]
+
+
+def _row_states(model: Any, part: Pass) -> torch.Tensor:
+    hidden = forest_hidden(model, part["tokens"].to(model.device))
+    return hidden.flatten(0, 1)[part["nodes"].to(model.device)]
+
+
+def _forest_states(model: Any, part: Pass) -> torch.Tensor:
+    """Run a forest under a dense mask, which any attention takes that takes masks."""
+    tokens, depth, end, nodes = (part[name].to(model.device) for name in ("tokens", "depth", "end", "nodes"))
+    place = torch.arange(len(end), device=model.device)
+    ancestors = (place <= place[:, None]) & (place[:, None] < end)
+    mask = attention_mask(ancestors[None], depth[None], depth[None], model.config, model.dtype)
+    output = causal_lm(model).base_model(
+        input_ids=tokens, attention_mask=mask, position_ids=depth[None], use_cache=False
+    )
+    return output.last_hidden_state[0, nodes] * logit_scale(model.config)

@@ -1,12 +1,13 @@
-"""A tokenizer for models trained from scratch."""
+"""A tokenizer for models trained from scratch, and what single tokens of any tokenizer spell."""
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from cftrec.errors import InputError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 END = "<|endoftext|>"
 
@@ -50,3 +51,11 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, *, tokens: Sequence[s
     return PreTrainedTokenizerFast(
         tokenizer_object=core, eos_token=END, pad_token=END, clean_up_tokenization_spaces=False
     )
+
+
+def token_texts(tokenizer: "PreTrainedTokenizerBase", tokens: Sequence[int]) -> list[str]:
+    """Return what each token adds to the text of all; a character made of several tokens stands at its last one."""
+    ids = [int(token) for token in tokens]
+    ends = [len(tokenizer.decode(ids[: count + 1]).rstrip("\ufffd")) for count in range(len(ids))]
+    whole = tokenizer.decode(ids)
+    return [whole[begin:end] for begin, end in pairwise([0, *ends])]

@@ -1,0 +1,167 @@
+"""A RUN behind HTTP, under clients that ask as fast as they are answered, and at half of that.
+
+Both sides share this machine: the clients' own work counts against the service. Histories are drawn from the catalogue
+by the training counts, so that nothing but the RUN is needed.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command sets it; torch, loaded later, reads it
+
+HEAD = "POST /v1/recommend HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "
+
+
+@dataclass
+class Load:
+    """What some clients saw."""
+
+    statuses: Counter[str] = field(default_factory=Counter)
+    seconds: list[float] = field(default_factory=list)
+
+    def quantile(self, share: float) -> float:
+        return float(np.quantile(self.seconds, share))
+
+
+async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body: bytes) -> tuple[str, bool]:
+    """Send one request and return its status, and whether the connection stays."""
+    writer.write(HEAD.encode() + str(len(body)).encode() + b"\r\n\r\n" + body)
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+    await reader.readexactly(int(head.split("content-length:")[1].split("\r\n")[0]))
+    return head.split()[1], "connection: close" not in head
+
+
+async def client(port: int, bodies: list[bytes], until: float, pause: float, load: Load, rng: random.Random) -> None:
+    """Ask until the time is up, or the service has closed its door; every `pause` seconds on average."""
+    while time.monotonic() < until:
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        except ConnectionRefusedError:
+            load.statuses["door closed"] += 1
+            return
+        stays = True
+        try:
+            while stays and time.monotonic() < until:
+                if pause:
+                    await asyncio.sleep(rng.expovariate(1 / pause))
+                begin = time.monotonic()
+                status, stays = await ask(reader, writer, rng.choice(bodies))
+                load.statuses[status] += 1
+                load.seconds.append(time.monotonic() - begin)
+        except (ConnectionError, asyncio.IncompleteReadError) as error:
+            load.statuses[type(error).__name__] += 1
+        writer.close()
+
+
+async def clients(port: int, bodies: list[bytes], count: int, seconds: float, rate: float | None = None) -> Load:
+    """Let clients ask for some seconds; `rate` requests a second in all, or as fast as they are answered."""
+    load, until = Load(), time.monotonic() + seconds
+    pause = count / rate if rate else 0.0
+    await asyncio.gather(*(client(port, bodies, until, pause, load, random.Random(n)) for n in range(count)))
+    return load
+
+
+def batch_rate(recommender: Any, histories: list[list[str]], size: int, k: int, seconds: float) -> float:
+    """Return the histories a second that the recommender itself answers, in batches of a size."""
+    recommender.recommend(histories[:size], k)
+    begin, done = time.monotonic(), 0
+    while time.monotonic() - begin < seconds:
+        chosen = [histories[(done + n) % len(histories)] for n in range(size)]
+        done += len(recommender.recommend(chosen, k))
+    return done / (time.monotonic() - begin)
+
+
+def explain_ratio(recommender: Any, histories: list[list[str]], k: int, softmax: str, turns: int = 10) -> float:
+    """Return the median time of an explanation over that of the recommendation it explains, in turn."""
+    asked = replace(recommender, softmax=softmax)
+    ratios = []
+    for history in histories[: turns + 1]:
+        begin = time.perf_counter()
+        best = asked.recommend([history], k)[0][0]
+        middle = time.perf_counter()
+        asked.explain(history, best.title)
+        ratios.append((time.perf_counter() - middle) / (middle - begin))
+    return float(np.median(ratios[1:]))
+
+
+def main(args: argparse.Namespace) -> None:
+    from cftrec import Recommender
+    from common import report
+
+    rng = np.random.default_rng(0)
+    recommender = Recommender.from_pretrained(args.run)
+    titles, share = recommender.catalogue.titles, recommender.counts / recommender.counts.sum()
+    histories = [
+        [titles[item] for item in rng.choice(len(titles), args.history, replace=False, p=share)] for _ in range(500)
+    ]
+    bodies = [json.dumps({"histories": [history], "k": args.k}).encode() for history in histories]
+    part = args.seconds / 4
+    explained = {
+        softmax: explain_ratio(recommender, histories, args.k, softmax) for softmax in ("catalogue", "vocabulary")
+    }
+    before = batch_rate(recommender, histories, args.clients, args.k, part)
+    command = [sys.executable, "-m", "cftrec.cli", "serve", str(args.run), "--port", "0"]
+    service = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ)
+    assert service.stdout is not None
+    port = int(service.stdout.readline().rstrip("/\n").rsplit(":", 1)[1])
+    process = psutil.Process(service.pid)
+    try:
+        asyncio.run(clients(port, bodies, args.clients, part))
+        memory = process.memory_info().rss
+        full = asyncio.run(clients(port, bodies, args.clients, args.seconds))
+        rate = len(full.seconds) / args.seconds
+        half = asyncio.run(clients(port, bodies, args.clients, args.seconds, rate / 2))
+        grown = process.memory_info().rss / memory - 1
+        ending = asyncio.run(with_sigterm(service, port, bodies, args.clients))
+        code = service.wait(60)
+    finally:
+        service.kill()
+    after = batch_rate(recommender, histories, args.clients, args.k, part)
+    result = {
+        "options": {name: value for name, value in vars(args).items() if name not in ("run", "save")},
+        "model": {"parameters": sum(p.numel() for p in recommender.model.parameters()), "items": len(titles)},
+        "explain_over_recommend": explained,
+        "batch_per_s": [before, after],
+        "served_per_s": rate,
+        "served_over_batch": rate / ((before + after) / 2),
+        "full_load": {"statuses": full.statuses, "p50_s": full.quantile(0.5), "p99_s": full.quantile(0.99)},
+        "half_load": {"statuses": half.statuses, "p50_s": half.quantile(0.5), "p99_s": half.quantile(0.99)},
+        "half_load_p99_over_p50": half.quantile(0.99) / half.quantile(0.5),
+        "memory": {"requests": len(full.seconds) + len(half.seconds), "growth": grown, "mib": memory / 2**20},
+        "sigterm": {"statuses": ending.statuses, "exit_code": code},
+    }
+    report(f"serving-{args.name or args.run.name}", result, args.save)
+
+
+async def with_sigterm(service: subprocess.Popen[str], port: int, bodies: list[bytes], count: int) -> Load:
+    """Tell the service to end while clients ask; each goes on until it finds the door closed."""
+    asked = asyncio.create_task(clients(port, bodies, count, 30))
+    await asyncio.sleep(1)
+    service.send_signal(signal.SIGTERM)
+    return await asked
+
+
+if __name__ == "__main__":
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    options.add_argument("--save", action="store_true", help="keep the result under benchmarks/results/")
+    options.add_argument("run", type=Path, help="RUN folder")
+    options.add_argument("--name", help="of the setting, in the result's name; the RUN's without it")
+    options.add_argument("--clients", type=int, default=32)
+    options.add_argument("--seconds", type=float, default=60, help="of full load, and of half")
+    options.add_argument("--history", type=int, default=10, help="titles of a history")
+    options.add_argument("-k", type=int, default=10)
+    main(options.parse_args())

@@ -1,0 +1,330 @@
+"""The HTTP interface: requests are checked here, answered by the worker, and errors are problems."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Depends, FastAPI, Query, Request
+from fastapi.security import HTTPBearer
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from cftrec.recommender import Items
+from cftrec.serving import answers
+from cftrec.serving.answers import Ranked, Wish
+from cftrec.serving.batching import Batcher, Busy
+from cftrec.serving.guard import Guard
+from cftrec.serving.metrics import Metrics
+from cftrec.serving.problems import UnusableRequest, answer_with_problems, documented
+from cftrec.serving.runs import Runs, Served
+from cftrec.serving.schema import (
+    MAX_LIST,
+    MAX_SHOWN,
+    MAX_TITLE,
+    ExpectedItem,
+    ExplainRequest,
+    ExplainResponse,
+    Fault,
+    Health,
+    Item,
+    ItemsResponse,
+    ModelInfo,
+    ModelResponse,
+    Recommendations,
+    RecommendedItem,
+    RecommendRequest,
+    RecommendResponse,
+)
+
+_PAGE = {
+    "/": ("index.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+}
+_HELPED = 3  # unknown titles of one request for which the nearest are looked up
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much the service takes on.
+
+    Attributes:
+        batch: histories answered at once.
+        waiting: histories that may wait; beyond it requests get 503 with Retry-After.
+        timeout_s: seconds until a request that still has no answer gets 503.
+    """
+
+    batch: int = 32
+    waiting: int = 256
+    timeout_s: float = 30.0
+
+    @property
+    def search_ms(self) -> float:
+        """Milliseconds after which a search ends with what it has found: there is time left to say so."""
+        return 500 * self.timeout_s
+
+
+@dataclass
+class Service:
+    """What the routes share."""
+
+    runs: Runs
+    batcher: Batcher
+    metrics: Metrics
+    limits: Limits
+    draining: bool = field(default=False)
+
+    def served(self, name: str | None) -> Served:
+        """Return the RUN that a request names."""
+        served = self.runs.find(name)
+        if served is None:
+            known = [one.name for one in self.runs.all()]
+            raise UnusableRequest([Fault(pointer="/model", detail=f"unknown model; served are {', '.join(known)}")])
+        return served
+
+    async def ask(self, kind: Hashable, answer: Callable[[list[Any]], Sequence[Any]], value: Any, size: int) -> Any:
+        """Have the worker answer; 503 where the queue is full or the time is up."""
+        try:
+            result = self.batcher.submit(kind, answer, value, size)
+        except Busy as busy:
+            raise HTTPException(503, str(busy), {"Retry-After": str(busy.retry_after_s)}) from None
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(result), self.limits.timeout_s)
+        except TimeoutError:
+            raise HTTPException(503, "no answer in time; ask for less or later", {"Retry-After": "5"}) from None
+
+
+def make_app(folders: Sequence[Path], *, limits: Limits | None = None, token: str | None = None) -> FastAPI:
+    """Load RUNs and return the application that serves them; `app.state.service` is its `Service`.
+
+    Args:
+        folders: RUN folders, at least one; the first serves requests that name none.
+        limits: how much it takes on.
+        token: what requests must bear beyond the page and the probes; None: nothing.
+
+    Raises:
+        InputError: a folder is no RUN, or two have one name.
+    """
+    limits, metrics = limits or Limits(), Metrics()
+    runs = Runs(folders, metrics.reload)
+    batcher = Batcher(limits.batch, limits.waiting, metrics.batch)
+    metrics.waiting.set_function(lambda: batcher.waiting)
+    service = Service(runs, batcher, metrics, limits)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        runs.start()
+        yield
+        runs.stop()
+        await asyncio.to_thread(batcher.close)
+
+    app = FastAPI(
+        title="cftrec",
+        version=version("cftrec"),
+        description="Recommendations of a language model, and what a user's history causes.",
+        docs_url=None,  # its scripts come from elsewhere
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.service = service
+    answer_with_problems(app)
+    app.add_middleware(Guard, metrics=metrics, token=token, draining=lambda: service.draining)
+    bearer = [] if token is None else [Depends(HTTPBearer(auto_error=False, description="the service's token"))]
+    app.include_router(_v1(service), prefix="/v1", dependencies=bearer)
+    app.include_router(_probes(service))
+    _add_page(app)
+    return app
+
+
+def _v1(service: Service) -> APIRouter:
+    router = APIRouter(tags=["recommendations"], responses=documented(401, 422, 503))
+
+    @router.post("/recommend", responses=documented(400, 413))
+    async def recommend(request: RecommendRequest) -> RecommendResponse:
+        """Return the k best items of each history, best first."""
+        served = service.served(request.model)
+        _check_prior(served, request.prior)
+        wishes = await _wishes(served, request)
+        kind = ("recommend", served, wishes[0].depth)
+        ranked = await service.ask(
+            kind, partial(answers.recommend, served, service.limits.search_ms), wishes, len(wishes)
+        )
+        results = [_recommendations(served, one) for one in ranked]
+        return RecommendResponse(model=served.name, version=served.version, results=results)
+
+    @router.post("/explain", responses=documented(400, 413))
+    async def explain(request: ExplainRequest) -> ExplainResponse:
+        """Return the history's effect on one item, split over the title's tokens and the history's items."""
+        served = service.served(request.model)
+        _check_prior(served, request.prior)
+        history = await _resolve(served, request.by, {f"/history/{n}": one for n, one in enumerate(request.history)})
+        (item,) = await _resolve(served, request.by, {"/item": request.item})
+
+        def answer(asked: list[Any]) -> list[Any]:
+            return [answers.explain(served, *one) for one in asked]
+
+        value = (history, int(item), request.prior, request.shapley)
+        size = (1 + min(len(history), served.recommender.window)) * (1 + request.shapley)
+        found = await service.ask(object(), answer, value, min(size, service.limits.batch))
+        return ExplainResponse(model=served.name, version=served.version, **asdict(found))
+
+    @router.get("/items")
+    async def items(
+        q: Annotated[
+            str, Query(max_length=MAX_TITLE, description="what has been typed of a title; typos may be in it")
+        ] = "",
+        id: Annotated[
+            list[str] | None,
+            Query(max_length=MAX_LIST, description="ids to look up instead; unknown ones are left out"),
+        ] = None,
+        limit: Annotated[int, Query(ge=1, le=MAX_SHOWN, description="items wanted, with q")] = 10,
+        model: Annotated[str | None, Query(max_length=MAX_TITLE)] = None,
+    ) -> ItemsResponse:
+        """Find items by what has been typed of a title; nothing typed gives the most frequent."""
+        served = service.served(model)
+        if id is not None:
+            found = [served.by_id[one] for one in id if one in served.by_id]
+        else:
+            found = await asyncio.to_thread(served.titles.find, q, limit)
+        return ItemsResponse(items=[Item(**_named(served, item)) for item in found])
+
+    @router.get("/model")
+    async def model() -> ModelResponse:
+        """Say what is served."""
+        return ModelResponse(cftrec=version("cftrec"), models=[_info(served) for served in service.runs.all()])
+
+    return router
+
+
+def _probes(service: Service) -> APIRouter:
+    router = APIRouter(tags=["operation"])
+
+    @router.get("/healthz")
+    async def healthz() -> Health:
+        """Say that the process lives."""
+        return Health(status="ok")
+
+    @router.get("/readyz", responses=documented(503))
+    async def readyz() -> Health:
+        """Say whether requests are welcome: not any more once the service is about to end."""
+        if service.draining:
+            raise HTTPException(503, "about to end", {"Retry-After": "5"})
+        return Health(status="ok")
+
+    @router.get(
+        "/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}, **documented(401)}
+    )
+    async def metrics() -> Response:
+        """Return the service's numbers for Prometheus."""
+        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return router
+
+
+def _add_page(app: FastAPI) -> None:
+    folder = files("cftrec.serving") / "page"
+    for path, (name, media_type) in _PAGE.items():
+        content = (folder / name).read_bytes()
+
+        def page(request: Request, content: bytes = content, media_type: str = media_type) -> Response:
+            return Response(content, media_type=media_type, headers={"Cache-Control": "no-cache"})
+
+        app.add_route(path, page, methods=["GET"], include_in_schema=False)
+
+
+def _check_prior(served: Served, name: str) -> None:
+    if name not in served.priors:
+        detail = f"{served.name} has trained no prior; there are {', '.join(served.priors)}"
+        raise UnusableRequest([Fault(pointer="/prior", detail=detail)])
+
+
+async def _wishes(served: Served, request: RecommendRequest) -> list[Wish]:
+    """Turn a request's references into item indices, and its lists into what is left out."""
+    named = {
+        f"/histories/{row}/{place}": one
+        for row, history in enumerate(request.histories)
+        for place, one in enumerate(history)
+    }
+    lengths = [len(history) for history in request.histories]
+    resolved = np.split(await _resolve(served, request.by, named), np.cumsum(lengths)[:-1])
+    left_out = await _resolve(served, request.by, {f"/deny/{n}": one for n, one in enumerate(request.deny)})
+    allowed = None
+    if request.allow is not None:
+        allowed = await _resolve(served, request.by, {f"/allow/{n}": one for n, one in enumerate(request.allow)})
+    return [
+        Wish(
+            history=history,
+            left_out=left_out if request.keep_history else np.union1d(left_out, history),
+            allowed=allowed,
+            k=request.k,
+            gamma=request.gamma,
+            prior=request.prior,
+            without_history=request.without_history,
+        )
+        for history in resolved
+    ]
+
+
+async def _resolve(served: Served, by: str, named: dict[str, str]) -> Items:
+    """Return the item index of each reference, given by its place in the request, int64 [n]."""
+    table = served.by_title if by == "title" else served.by_id
+    unknown = {place: one for place, one in named.items() if one not in table}
+    if unknown:
+        shown = list(unknown.items())[:_HELPED]
+        nearest = [await asyncio.to_thread(served.titles.find, one, 3) if by == "title" else [] for _, one in shown]
+        titles = served.recommender.catalogue.titles
+        raise UnusableRequest(
+            [
+                Fault(pointer=place, detail=f"unknown {by} {one!a}", nearest=[titles[item] for item in items])
+                for (place, one), items in zip(shown, nearest, strict=True)
+            ]
+        )
+    return np.array([table[one] for one in named.values()], dtype=np.int64)
+
+
+def _recommendations(served: Served, ranked: Ranked) -> Recommendations:
+    numbers = zip(ranked.items, ranked.score, ranked.log_p, ranked.effect, strict=True)
+    untrained, expected = served.recommender.catalogue.untrained, None
+    if ranked.expected is not None:
+        pairs = zip(*ranked.expected, strict=True)
+        expected = [ExpectedItem(log_prior=float(log_prior), **_named(served, item)) for item, log_prior in pairs]
+    return Recommendations(
+        items=[
+            RecommendedItem(
+                score=float(score),
+                log_p=float(log_p),
+                effect=float(effect),
+                untrained=bool(untrained[item]),
+                **_named(served, item),
+            )
+            for item, score, log_p, effect in numbers
+        ],
+        exact=ranked.exact,
+        without_history=expected,
+    )
+
+
+def _named(served: Served, item: int) -> dict[str, str]:
+    catalogue = served.recommender.catalogue
+    return {"item_id": catalogue.item_ids[item], "title": catalogue.titles[item]}
+
+
+def _info(served: Served) -> ModelInfo:
+    recommender = served.recommender
+    return ModelInfo(
+        name=served.name,
+        version=served.version,
+        items=len(recommender.catalogue),
+        parameters=sum(parameter.numel() for parameter in recommender.model.parameters()),
+        window=recommender.window,
+        softmax=recommender.softmax,  # type: ignore[arg-type]
+        priors=served.priors,
+        loaded=served.loaded.isoformat(timespec="seconds"),
+    )

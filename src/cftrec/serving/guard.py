@@ -1,0 +1,88 @@
+"""What every request passes: the token, the body's limit, the answer's headers, and the count."""
+
+import hmac
+from collections.abc import Callable
+from time import perf_counter
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cftrec.serving.metrics import Metrics
+from cftrec.serving.problems import ProblemResponse
+
+MAX_BODY = 2**20
+"""Bytes of a request's body."""
+_TOO_LARGE = f"the body has more than {MAX_BODY} bytes; send fewer or shorter lists"
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+_OPEN = ("/", "/page.css", "/page.js", "/healthz", "/readyz")  # a probe and the empty page tell nothing
+
+
+class Guard:
+    """ASGI middleware around the whole application.
+
+    Args:
+        app: the application.
+        metrics: where requests are counted.
+        token: what a request must bear (RFC 6750) beyond the page and the probes; None: nothing.
+        draining: whether the service is about to end, so that connections are closed after their answer.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, token: str | None, draining: Callable[[], bool]) -> None:
+        self.app, self.metrics, self.draining = app, metrics, draining
+        self.expected = None if token is None else f"Bearer {token}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer it here."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        begin, status = perf_counter(), 500
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message).update(_HEADERS)
+                if self.draining():
+                    MutableHeaders(scope=message)["Connection"] = "close"
+            await send(message)
+
+        try:
+            refusal = self._refusal(scope)
+            handler = refusal if refusal is not None else self.app
+            await handler(scope, _limited(receive), send_with_headers)
+        finally:
+            route = scope["path"] if "endpoint" in scope else "other"  # no path has a part of a request in it
+            self.metrics.request(route, status, perf_counter() - begin)
+
+    def _refusal(self, scope: Scope) -> ProblemResponse | None:
+        headers = Headers(scope=scope)
+        if self.expected is not None and scope["path"] not in _OPEN:
+            given = headers.get("authorization", "").encode("latin-1")
+            if not hmac.compare_digest(given, self.expected):
+                return ProblemResponse(401, "a bearer token is needed", headers={"WWW-Authenticate": "Bearer"})
+        length = headers.get("content-length", "0")
+        if length.isdecimal() and int(length) > MAX_BODY:
+            return ProblemResponse(413, _TOO_LARGE, headers={"Connection": "close"})
+        return None
+
+
+def _limited(receive: Receive) -> Receive:
+    """Count a body that comes in pieces, whose length no header tells."""
+    received = 0
+
+    async def counted() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > MAX_BODY:
+            raise HTTPException(413, _TOO_LARGE)
+        return message
+
+    return counted

@@ -1,0 +1,189 @@
+"""The RUNs being served, loaded anew when their folders change; requests go on with the version they began with."""
+
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cftrec.artefacts import MANIFEST
+from cftrec.errors import InputError
+from cftrec.recommender import Items, Recommender
+from cftrec.serving.titles import TitleIndex
+
+_POLL_S = 1.0
+_LOG = logging.getLogger("cftrec.serving")
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """One version of a RUN.
+
+    Attributes:
+        recommender: it.
+        version: 16 hexadecimal digits that change when the RUN does.
+        loaded: when it was loaded, UTC.
+    """
+
+    recommender: Recommender
+    version: str
+    loaded: datetime
+
+    @classmethod
+    def load(cls, folder: Path) -> "Served":
+        """Load a RUN and answer once, so that the first request need not wait for what is prepared then.
+
+        Raises:
+            InputError: not a RUN, or a broken one.
+        """
+        recommender = Recommender.from_pretrained(folder)
+        version = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:16]
+        served = cls(recommender, version, datetime.now(UTC))
+        recommender.search([np.array([0])], 1)
+        served.titles.find("a", 1)
+        served.log_prior("counts", np.array([0]))
+        return served
+
+    @property
+    def name(self) -> str:
+        """The RUN's name."""
+        return self.recommender.run_name
+
+    @cached_property
+    def titles(self) -> TitleIndex:
+        """The titles, to be searched."""
+        return TitleIndex.of(self.recommender.catalogue)
+
+    @cached_property
+    def by_title(self) -> dict[str, int]:
+        """Item index of each title; of items that share one the first."""
+        return {title: item for item, title in reversed(list(enumerate(self.recommender.catalogue.titles)))}
+
+    @cached_property
+    def by_id(self) -> dict[str, int]:
+        """Item index of each id."""
+        return {name: item for item, name in enumerate(self.recommender.catalogue.item_ids)}
+
+    @property
+    def priors(self) -> list[str]:
+        """Names of the priors there are; what training has erased is asked for as "counterfactual" only."""
+        return ["counts", *(["trained"] if self.recommender.prior_weight else []), "counterfactual"]
+
+    def log_prior(self, name: str, items: Items) -> NDArray[np.float64]:
+        """Return the log prior of some items, float64 [n], nats: of counts from a table, else the model is asked."""
+        if name == "counts":
+            return self._counts[items]
+        asked, place = np.unique(items, return_inverse=True)
+        nobody = np.empty(0, dtype=np.int64)
+        (runs,) = self.recommender.log_probs([nobody], [asked], softmax="catalogue")
+        return np.array([run.sum() for run in runs.split()])[place]
+
+    def expected(self, name: str, k: int, left_out: Items, allowed: Items | None) -> tuple[Items, NDArray[np.float64]]:
+        """Return the k items that a prior likes best, best first, and their log prior (nats)."""
+        if name == "counts":
+            may = np.full(len(self._counts), allowed is None)
+            may[np.empty(0, dtype=np.int64) if allowed is None else allowed] = True
+            may[left_out] = False
+            best = self._counts_order[may[self._counts_order]][:k]
+            return best, self._counts[best]
+        nobody = np.empty(0, dtype=np.int64)
+        asked = replace(self.recommender, softmax="catalogue")  # a prior's own, whatever the RUN recommends by
+        found = asked.search([nobody], min(k, len(asked.catalogue)), deny=[left_out], allow=[allowed]).items[0]
+        best = found[found >= 0]
+        return best, self.log_prior(name, best)
+
+    @cached_property
+    def _counts(self) -> NDArray[np.float64]:
+        return self.recommender.prior("counts").items
+
+    @cached_property
+    def _counts_order(self) -> NDArray[np.int64]:
+        return np.argsort(-self._counts, kind="stable")
+
+
+class Runs:
+    """The newest whole version of each served folder.
+
+    Args:
+        folders: RUN folders; the first serves requests that name none.
+        reloaded: called after each attempt to load a changed RUN, with whether it went well.
+
+    Raises:
+        InputError: a folder is no RUN, or two have one name.
+    """
+
+    def __init__(self, folders: Sequence[Path], reloaded: Callable[[bool], None] = lambda _: None) -> None:
+        self._folders = list(folders)
+        self._stamps = [_stamp(folder) for folder in folders]
+        self._served = [Served.load(folder) for folder in folders]
+        self._reloaded = reloaded
+        self._wake, self._stop = threading.Event(), False
+        names = [served.name for served in self._served]
+        if len(set(names)) < len(names):
+            raise InputError(f"two RUNs are named {max(names, key=names.count)}; requests could not tell them apart")
+        self._watcher = threading.Thread(target=self._watch, name="cftrec-watch", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch the folders."""
+        self._watcher.start()
+
+    def stop(self) -> None:
+        """Watch no more."""
+        self._stop = True
+        self._wake.set()
+
+    def reload(self) -> None:
+        """Ask for all RUNs to be loaded anew; returns at once."""
+        self._stamps = [None] * len(self._folders)
+        self._wake.set()
+
+    def all(self) -> list[Served]:
+        """Return what is served now."""
+        return list(self._served)
+
+    def find(self, name: str | None) -> Served | None:
+        """Return a RUN by its name, the first if none is given; None if there is none of that name."""
+        served = self._served
+        return served[0] if name is None else next((one for one in served if one.name == name), None)
+
+    def _watch(self) -> None:
+        while not self._stop:
+            self._wake.wait(_POLL_S)
+            self._wake.clear()
+            for place, folder in enumerate(self._folders):
+                stamp = _stamp(folder)
+                # A folder in the middle of being replaced has no manifest: it comes last.
+                if not self._stop and stamp is not None and stamp != self._stamps[place]:
+                    self._stamps[place] = stamp
+                    self._replace(place, folder)
+
+    def _replace(self, place: int, folder: Path) -> None:
+        begin = time.perf_counter()
+        try:
+            served = Served.load(folder)
+            others = [one.name for number, one in enumerate(self._served) if number != place]
+            if served.name in others:
+                raise InputError(f"{folder}: another RUN that is served has its name, {served.name}")
+        except Exception as error:  # whatever is wrong with the new one, the old one still answers
+            _LOG.error("%s: not loaded anew, the version before goes on: %s", folder, error)
+            self._reloaded(False)
+            return
+        self._served[place] = served
+        _LOG.info("%s: version %s loaded in %.1f s", folder, served.version, time.perf_counter() - begin)
+        self._reloaded(True)
+
+
+def _stamp(folder: Path) -> tuple[int, int, int] | None:
+    """Return what tells one manifest from another, or None where there is none."""
+    try:
+        facts = (folder / MANIFEST).stat()
+    except OSError:
+        return None
+    return facts.st_ino, facts.st_mtime_ns, facts.st_size

@@ -1,0 +1,90 @@
+"""What is served while folders change."""
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cftrec.errors import InputError
+from cftrec.serving.runs import Runs
+
+
+def wait_for(condition, seconds=10):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def watched(runs, tmp_path, monkeypatch):
+    """A copy of a RUN that is served and watched closely, and what came of each reload."""
+    monkeypatch.setattr("cftrec.serving.runs._POLL_S", 0.02)
+    folder, results = tmp_path / "cft", []
+    shutil.copytree(runs[0], folder)
+    served = Runs([folder], results.append)
+    served.start()
+    yield folder, served, results
+    served.stop()
+
+
+def put(source: Path, folder: Path) -> None:
+    """Replace a folder as one would: build the new one beside it, move the old one away, move the new one in."""
+    shutil.copytree(source, folder.with_name("new"))
+    folder.rename(folder.with_name(f"old-{time.monotonic_ns()}"))
+    folder.with_name("new").rename(folder)
+
+
+def test_a_replaced_folder_is_served_and_the_old_version_goes_on_for_whom_has_it(watched, runs):
+    folder, served, results = watched
+    before = served.find(None)
+    put(runs[1], folder)
+    wait_for(lambda: results == [True])
+    after = served.find(None)
+    assert (before.name, after.name) == ("cft", "plain")
+    assert before.version != after.version
+    assert before.recommender.search([np.array([1])], 2).items.shape == (1, 2)
+
+
+def test_a_broken_folder_is_not_served(watched, runs):
+    folder, served, results = watched
+    before = served.find(None)
+    weights = folder / "model" / "model.safetensors"
+    broken = folder.with_name("broken")
+    shutil.copytree(runs[1], broken)
+    (broken / weights.relative_to(folder)).write_bytes(b"nothing")
+    put(broken, folder)
+    wait_for(lambda: results == [False])
+    time.sleep(0.1)
+    assert results == [False], "a broken version is tried once"
+    assert served.find(None) is before
+    put(runs[1], folder)
+    wait_for(lambda: results == [False, True])
+
+
+def test_a_missing_folder_is_waited_for(watched, runs):
+    folder, served, results = watched
+    folder.rename(folder.with_name("away"))
+    time.sleep(0.1)
+    assert results == []
+    folder.with_name("away").rename(folder)
+    time.sleep(0.1)
+    assert results == [], "the same manifest is the same version"
+    served.reload()
+    wait_for(lambda: results == [True])
+
+
+def test_other_files_in_a_run_change_nothing(watched):
+    folder, _, results = watched
+    (folder / "metrics.json").write_text("{}")
+    os.utime(folder)
+    time.sleep(0.1)
+    assert results == []
+
+
+def test_two_runs_of_one_name(runs):
+    with pytest.raises(InputError, match="two RUNs are named cft"):
+        Runs([runs[0], runs[0]])

@@ -1,0 +1,130 @@
+"""The command as a process: its address, signals under load, and bad input."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from cftrec.cli import main
+
+BODY = json.dumps({"histories": [["Star Wars", "Fargo"]], "k": 3})
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture(scope="module")
+def process(runs):
+    """The running command and its port."""
+    command = [sys.executable, "-m", "cftrec.cli", "serve", *map(str, runs), "--port", "0", "--waiting", "16"]
+    started = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2] / "src")},
+    )
+    line = started.stdout.readline()
+    assert line.startswith("cftrec serves on http://127.0.0.1:"), line + started.stderr.read()
+    yield started, int(line.rstrip("/\n").rsplit(":", 1)[1])
+    started.kill()
+    started.wait()
+
+
+def ask(
+    connection: http.client.HTTPConnection, path: str = "/v1/recommend", body: str | None = BODY
+) -> tuple[int, bytes]:
+    connection.request("POST" if body else "GET", path, body, JSON)
+    answer = connection.getresponse()
+    return answer.status, answer.read()
+
+
+def test_hup_reloads_and_term_answers_what_was_accepted(process):
+    """Clients ask, over kept and over new connections, to the end: they get whole answers, or find the door closed."""
+    started, port = process
+    outcomes: Counter[str] = Counter()
+    stop = threading.Event()
+
+    def client(keeps: bool) -> None:
+        while not stop.is_set():
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+            try:
+                connection.connect()
+            except ConnectionRefusedError:
+                outcomes["door closed"] += 1
+                return
+            try:
+                while not stop.is_set():
+                    status, body = ask(connection)
+                    assert json.loads(body)
+                    outcomes[str(status)] += 1
+                    if connection.sock is None or not keeps:  # asked to close
+                        break
+            except (ConnectionError, http.client.HTTPException, AssertionError, ValueError) as error:
+                outcomes[repr(error)] += 1
+            finally:
+                connection.close()
+
+    threads = [threading.Thread(target=client, args=(n % 2 == 0,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+
+    def version() -> str:
+        _, body = ask(http.client.HTTPConnection("127.0.0.1", port), "/v1/model", None)
+        return json.loads(body)["models"][0]["loaded"]
+
+    first = version()
+    time.sleep(1)  # "loaded" counts seconds
+    started.send_signal(signal.SIGHUP)
+    end = time.monotonic() + 15
+    while version() == first:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    before = outcomes["200"]
+    time.sleep(0.3)
+    assert outcomes["200"] > before
+    kept = http.client.HTTPConnection("127.0.0.1", port)
+    assert ask(kept, "/readyz", None)[0] == 200
+    started.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    assert ask(kept, "/readyz", None)[0] == 503
+    assert kept.sock is None, "closed after the answer"
+    assert started.wait(20) == 0
+    for thread in threads:
+        thread.join(20)
+    stop.set()
+    assert set(outcomes) <= {"200", "503", "door closed"}, outcomes
+    assert outcomes["door closed"] == 8
+    assert "Traceback" not in started.stderr.read()
+
+
+def fails(capsys, *arguments: str) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main(["serve", *arguments])
+    assert stop.value.code == 2
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1
+    return shown
+
+
+def test_bad_input(runs, tmp_path, capsys, monkeypatch):
+    run = str(runs[0])
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert "cannot listen" in fails(capsys, run, "--port", str(taken.getsockname()[1]))
+    assert "cannot listen" in fails(capsys, run, "--port", "99999")
+    assert "not a run folder" in fails(capsys, str(tmp_path), "--port", "0")
+    assert "two RUNs" in fails(capsys, run, run, "--port", "0")
+    assert "at least one" in fails(capsys)
+    assert "above 0" in fails(capsys, run, "--batch", "0")
+    (tmp_path / "token").write_text("\n")
+    assert "token is empty" in fails(capsys, run, "--token-file", str(tmp_path / "token"))
+    assert "nowhere" in fails(capsys, run, "--token-file", str(tmp_path / "nowhere"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "cftrec[serve]" in fails(capsys, run)
