@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 
 import common
 from cftrec.decoding import search
+from cftrec.decoding.tree import TokenTree
 from cftrec.ragged import Ragged, ranges
 from cftrec.text import Catalogue
 from cftrec.text.trie import Trie, build_trie
@@ -66,7 +68,9 @@ def main() -> None:
         }
         found = {name: call() for name, call in searches.items()}  # warm
         seconds = common.interleaved(searches, args.repeats)
-        nodes = {name: int(result.expanded.sum()) for name, result in found.items()}
+        beginnings = {name: int(result.expanded.sum()) for name, result in found.items()}
+        tokens = {name: tokens_run(call) for name, call in searches.items()}
+        ratio = float(np.median(np.array(seconds["large"]) / np.array(seconds["small"])))
         result: dict[str, Any] = {
             "options": common.plain(args),
             "items": {"small": len(real), "large": args.items},
@@ -80,10 +84,10 @@ def main() -> None:
             "first_use_s": first_use_s,
             "searches": common.summarise(seconds, "small"),
             "exact_share": {name: float(result.exact.mean()) for name, result in found.items()},
-            "expanded": nodes,
-            "per_node_over_small": float(
-                np.median(np.array(seconds["large"]) / np.array(seconds["small"])) * nodes["small"] / nodes["large"]
-            ),
+            "beginnings": beginnings,
+            "nodes_run": tokens,
+            "per_node_over_small": ratio * tokens["small"] / tokens["large"],
+            "per_beginning_over_small": ratio * beginnings["small"] / beginnings["large"],
         }
     common.report(f"large_trie-{args.data}", result, args.save)
 
@@ -111,6 +115,23 @@ def built(folder: Path) -> tuple[float, float, int]:
     end = time.perf_counter()
     facts = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
     return middle - begin, end - middle, 1024 * int(facts["VmHWM"].split()[0])
+
+
+def tokens_run(call: Callable[[], Any]) -> int:
+    """Return how many trie nodes a search runs through the model; a beginning is one and the forced ones behind it."""
+    counted = []
+    append = TokenTree.append
+
+    def counting(tree: TokenTree, row: Any, parent: Any, tokens: Any, sizes: Any) -> Any:
+        counted.append(len(tokens))
+        return append(tree, row, parent, tokens, sizes)
+
+    TokenTree.append = counting  # type: ignore[method-assign]
+    try:
+        call()
+    finally:
+        TokenTree.append = append  # type: ignore[method-assign]
+    return sum(counted)
 
 
 def searched(model: Any, catalogue: Catalogue, prompt: Any, users: int) -> Any:

@@ -32,6 +32,7 @@ Adjust = Callable[[Ints, Ints, Ints, Ints, Floats], Floats]
 BUDGET = 2000
 """Most beginnings expanded for a user before the search ends without a certificate."""
 _WIDTH = 12  # beginnings of a user expanded in one forward pass: more waste tokens, fewer waste passes
+_TOKENS = 24  # of these beginnings, up to their next choices; users with longer ones would make all others wait
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,8 @@ class _Search:
         self.in_tree = self.users  # whose keys and values the tree still holds, ascending
         ints = np.empty(0, dtype=np.int64)
         self.found = _Found(ints, ints, np.empty(0), np.empty(0, dtype=bool))
+        self.bar = np.full(count, -np.inf)  # the k-th best item's score, which a beginning must beat
+        self.bar_stays = len(caps) < 2  # it never falls
         self.expanded = np.zeros(count, dtype=np.int64)
         self.bound = np.full(count, -np.inf)  # of what was left aside
         self.tree = open_tree(model, prompts, batching)
@@ -192,16 +195,15 @@ class _Search:
         """Expand until every user has a certificate or has spent the budget."""
         count = len(self.expanded)
         while len(self.users):
-            # A beginning must beat the k-th best item.
-            bar = self.found.lists(count, self.k)[1][:, -1]
-            above = self.open.score > bar[self.open.row]
+            self.bar = self.found.lists(count, self.k)[1][:, -1]
+            above = self.open.score > self.bar[self.open.row]
             waiting = np.bincount(self.open.row[above], minlength=count) > 0
-            if len(self.caps) < 2:  # else the bar may fall again
+            if self.bar_stays:
                 self.open = self.open[above]
             waiting &= (self.expanded < self.budget) & (time.perf_counter() < self.deadline)
             self._go_on_with(self.users[waiting[self.users]])
             if len(self.users):
-                self._expand(self._best(bar))
+                self._expand(self._best())
         items, scores = self.found.lists(count, self.k)
         exact = self.bound <= scores[:, -1]
         return SearchResult(items, scores, exact, self.expanded, np.where(exact, -np.inf, self.bound))
@@ -217,9 +219,9 @@ class _Search:
             self.in_tree = users
         self.users = users
 
-    def _best(self, bar: Floats) -> _Open:
+    def _best(self) -> _Open:
         """Take each user's most likely beginnings out of the open ones, ordered by user; a beam leaves the others."""
-        above = np.flatnonzero(self.open.score > bar[self.open.row])
+        above = np.flatnonzero(self.open.score > self.bar[self.open.row])
         score = self.open.score[above]
         # One key of row and score: sorting by two is ten times slower, and beginnings that rounding takes for equal may
         # go in any order.
@@ -228,6 +230,10 @@ class _Search:
         left = np.minimum(self.beam or _WIDTH, self.budget - self.expanded)
         rows = self.open.row[order]
         order = order[_rank_within(rows) < left[rows]]
+        if not self.beam:
+            rows = self.open.row[order]
+            tokens = _sum_within(rows, self._span(self.open.node[order])[1])
+            order = order[(tokens <= _TOKENS) | (_rank_within(rows) == 0)]
         rest = np.ones(len(self.open), dtype=bool)
         rest[order] = False
         chosen, self.open = self.open[order], self.open[rest]
@@ -237,15 +243,18 @@ class _Search:
         np.add.at(self.expanded, chosen.row, 1)
         return chosen
 
+    def _span(self, node: Ints) -> tuple[Ints, Ints]:
+        """Return where beginnings come to their next choice, and how many tokens a pass needs until there."""
+        end = self.trie.chain_end[node].astype(np.int64)
+        return end, end - node + (self.trie.child_counts[end] > 0)  # a title's last token predicts nothing
+
     def _leave(self, beginnings: _Open) -> None:
         """Note what is not going to be expanded."""
         np.maximum.at(self.bound, beginnings.row, beginnings.score)
 
     def _expand(self, chosen: _Open) -> None:
         """Run the chosen beginnings' tokens up to their next choice, and open what can follow."""
-        end = self.trie.chain_end[chosen.node].astype(np.int64)
-        leaf = self.trie.child_counts[end] == 0
-        sizes = end - chosen.node + 1 - leaf  # a title's last token predicts nothing
+        end, sizes = self._span(chosen.node)
         first = np.cumsum(sizes) - sizes
         owner = np.repeat(np.arange(len(chosen)), sizes)
         within = np.arange(len(owner)) - first[owner]
@@ -258,7 +267,7 @@ class _Search:
         score = chosen.score
         if not self.forced_free:
             score = self._follow(hidden, owner, within, node, first, sizes, chosen, end)
-        inner = ~leaf
+        inner = self.trie.child_counts[end] > 0
         ends = _Open(chosen.row[inner], end[inner], score[inner], expansion[inner])
         last = torch.from_numpy((first + sizes - 1)[inner])
         self._choose(hidden[last], ends, expansion[inner])
@@ -283,7 +292,9 @@ class _Search:
         """Open the children of trie nodes whose hidden states are known, and find the items that need no more."""
         index, child, log_p = self._children(hidden, at.row, at.node)
         new = _Open(at.row[index], child, at.score[index] + log_p, expansion[index])
-        new = new[self.allowed.under(new.row, child)]
+        if self.bar_stays:
+            new = new[new.score >= self.bar[new.row]]  # an equal item may come before the k-th best
+        new = new[self.allowed.under(new.row, new.node)]
         stop = self.trie.chain_end[new.node].astype(np.int64) if self.forced_free else new.node
         self._find(new.row, new.node, stop + 1, new.score)
         self.open = _joined(self.open, new[self.trie.child_counts[stop] > 0])
@@ -302,6 +313,13 @@ class _Search:
         allowed = self.allowed.at(row[owner], place)
         owner, item = owner[allowed], self.trie.terminal_items[place[allowed]].astype(np.int64)
         self.found = self.found.merged(row[owner], item, score[owner], self.k, self.caps)
+
+
+def _sum_within(rows: Ints, values: Ints) -> Ints:
+    """Return the sums of values along the equal elements of a sorted array, each with its own."""
+    total = np.cumsum(values)
+    first = np.arange(len(rows)) - _rank_within(rows)
+    return total - (total - values)[first]
 
 
 def _rank_within(rows: Ints) -> Ints:
