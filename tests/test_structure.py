@@ -78,6 +78,25 @@ def baselines_table() -> str:
     return "\n".join(lines)
 
 
+def planted_table() -> str:
+    """Write the table of docs/planted-world.md from the committed result."""
+    result = json.loads((ROOT / "benchmarks" / "results" / "planted_world.json").read_text(encoding="utf-8"))
+    strong = result["strong"]
+    lines = [
+        "| | NDCG@10 | of the best ranking's | of the law's optimum | effect, `counts` | effect, `counterfactual` |"
+    ]
+    lines += ["| --- | --- | --- | --- | --- | --- |"]
+    best = strong["ndcg@10_of_the_best_ranking"]
+    lines += [
+        f"| the best possible | {best:.4f} | 1 | {best / strong['ndcg@10']:.3f} | {strong['effect']:.3f} nats | |"
+    ]
+    for name, method in strong["methods"].items():
+        shares = f"{method['share_realised']:.3f} | {method['share']:.3f}"
+        effects = " | ".join(f"{method['effect_over_true'][prior]:.2f} x" for prior in ("counts", "counterfactual"))
+        lines.append(f"| {name} | {method['ndcg@10']:.4f} | {shares} | {effects} |")
+    return "\n".join(lines)
+
+
 def speed_table() -> str:
     """Write README's table of speeds from the committed results."""
     lines = ["| samples/s over | " + " | ".join(SPEEDS.values()) + " |", "| --- |" + " --- |" * len(SPEEDS)]
@@ -105,3 +124,7 @@ def test_readme_quotes_committed_results():
     assert demo_table() in readme
     assert speed_table() in readme
     assert baselines_table() in (ROOT / "docs" / "baselines.md").read_text(encoding="utf-8")
+    planted = (ROOT / "docs" / "planted-world.md").read_text(encoding="utf-8")
+    assert planted_table() in planted
+    result = json.loads((ROOT / "benchmarks" / "results" / "planted_world.json").read_text(encoding="utf-8"))
+    assert f"in {result['zero_within']} of {len(result['zero'])} such worlds" in planted
