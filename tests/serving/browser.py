@@ -82,7 +82,7 @@ class Page:
 def open_page() -> Iterator[Page]:
     """Start a browser with one empty tab; it ends with the block."""
     assert CHROMIUM is not None
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
         options += ["--remote-debugging-port=0", f"--user-data-dir={folder}/profile", "--lang=en"]
         process = subprocess.Popen([CHROMIUM, *options, "about:blank"], stderr=subprocess.PIPE, text=True)
