@@ -187,7 +187,9 @@ def test_evaluate_writes_metrics_and_ranks(runs, dataset):
 def test_evaluate_another_split(runs, dataset, capsys):
     main(["evaluate", str(runs[0]), str(dataset), "--split", "validation"])
     assert (runs[0] / "validation" / "metrics.json").is_file()
-    assert "NDCG@10" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "NDCG@10" in shown
+    assert shown.count(str(runs[0] / "validation")) == 1
 
 
 @pytest.mark.parametrize(("prior", "which"), [("counts", 0), ("counterfactual", 0), ("trained", 1)])
@@ -377,6 +379,9 @@ def test_recommend_takes_one_question(runs, dataset, capsys):
         ([], "either --history TITLE"),
         (["--history", "Up", "--users", str(dataset), "--out", "x.parquet"], "either --history TITLE"),
         (["--users", str(dataset)], "go together"),
+        (["--history", "Up", "--ungrounded", "--budget", "9"], "--budget is not read with --ungrounded"),
+        (["--history", "Up", "--beams", "9"], "--beams is not read without --ungrounded"),
+        (["--history", "Up", "--prior", "trained"], "--prior is not read without --gamma"),
         (["--history", "Up", "--out", "x.parquet"], "go together"),
         (["--history", "Up", "--ungrounded", "--gamma", "1"], "--history alone"),
     ]:
@@ -393,7 +398,8 @@ def test_evaluate_in_other_ways_leaves_the_rest_alone(runs, dataset, capsys, tmp
     keep = data.events[data.targets("test")].tolist()
 
     main(["evaluate", str(run), str(dataset), "--gamma", "0.5", "--top", "7"])
-    assert str(run / "gamma-0.5-counts") in capsys.readouterr().out
+    (where,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith(str(run))]
+    assert where == str(run / "gamma-0.5-counts")
     expected = recommender.guided(histories, 20, gamma=0.5, top=7, keep=keep)
     ranks = pl.read_parquet(run / "gamma-0.5-counts" / "ranks.parquet")
     assert ranks["items"].to_list() == [[ids[item] for item in row if item >= 0] for row in expected.items]
@@ -419,7 +425,11 @@ def test_bad_ways_to_evaluate(runs, dataset, capsys, tmp_path):
     def line(*options: str) -> str:
         return fails(capsys, "evaluate", str(runs[0]), str(dataset), *options)
 
-    assert "choose one" in line("--gamma", "1", "--ungrounded")
+    assert "--gamma and --ungrounded are ways to rank; choose one" in line("--gamma", "1", "--ungrounded")
+    assert "--top goes with --gamma; leave it out" in line("--top", "9")
+    assert "--keep-history is not read with --gamma" in line("--gamma", "1", "--keep-history")
+    assert "--prior is not read with --candidates" in line("--candidates", "9", "--prior", "counterfactual")
+    assert "--sample is not read with --predictions" in line("--predictions", "x.csv", "--sample", "3")
     (tmp_path / "helper.csv").write_text("user,item,score\nu9,i0,1\nu9,i1,nan\n")
     assert "row 2: score is no finite number" in line("--helper", str(tmp_path / "helper.csv"))
     (tmp_path / "helper.csv").write_text("user,item,score\nnobody,i0,1\n")

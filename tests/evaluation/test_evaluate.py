@@ -10,6 +10,7 @@ from cftrec.artefacts import sha256
 from cftrec.data.dataset import Dataset
 from cftrec.errors import InputError
 from cftrec.evaluation import ALL_METRICS, evaluate, evaluation_table, rank_by_popularity
+from cftrec.evaluation.ways import Way
 
 
 def test_popularity_as_a_ranker_gets_the_ranks_of_the_baseline(dataset):
@@ -167,3 +168,8 @@ def test_a_kept_history_is_ranked_too(dataset):
     names = dataset.items["item_id"].gather(order[:20]).to_list()
     assert all(names == row for row in result.popular["items"].to_list())
     assert "keep_history" not in evaluate(ranker, dataset).facts
+
+
+def test_a_kept_history_goes_with_log_p_alone(dataset):
+    with pytest.raises(InputError, match="gamma leaves the history out"):
+        evaluate(ranker_for(dataset), dataset, keep_history=True, way=Way("gamma", {}, lambda cases, k: None))

@@ -40,7 +40,7 @@ def summarise(table: pl.DataFrame, prior: str, favourites: Mapping[int, float]) 
     if table.is_empty():
         return facts
     known, expected = _padded(table["log_p"]), _padded(table["log_prior"])
-    part = _parts(table["history_length"].to_numpy())
+    part = length_parts(table["history_length"].to_numpy())
     columns = _columns(table, known - expected, part, favourites)
     drawn = _drawn_means(columns, table["user"].to_numpy())
     means = {
@@ -100,8 +100,8 @@ def _padded(lists: pl.Series) -> Floats:
     return table
 
 
-def _parts(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Cut lengths into parts of about equal size, equal lengths never apart: int64 [n], 0 .. parts - 1."""
+def length_parts(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Cut history lengths into parts of about equal size, equal ones never apart: int64 [n], 0 .. parts - 1."""
     edges = np.quantile(lengths, np.arange(1, PARTS) / PARTS, method="lower")
     return np.unique(np.searchsorted(edges, lengths, side="left"), return_inverse=True)[1]
 
@@ -134,18 +134,10 @@ def _column_means(values: Floats) -> list[float]:
 
 
 def _drawn_means(columns: Mapping[str, Floats], users: NDArray[Any]) -> dict[str, Floats]:
-    """Return bootstrap means of each column over its targets that have a value, float64 [draws, columns] a name.
-
-    A mean over some targets is a ratio of two means over all of them: of the values, 0 where there is none, and of
-    whether there is one.
-    """
-    values = np.concatenate(list(columns.values()), axis=1)
-    there = ~np.isnan(values)
-    drawn = resampled_means(np.concatenate([np.where(there, values, 0), there], axis=1), users)
-    with np.errstate(invalid="ignore"):  # a draw may have none of a column's users
-        means = drawn[:, : values.shape[1]] / drawn[:, values.shape[1] :]
+    """Return bootstrap means of each column over its targets that have a value, float64 [draws, columns] a name."""
+    drawn = resampled_means(np.concatenate(list(columns.values()), axis=1), users)
     ends = np.cumsum([block.shape[1] for block in columns.values()])
-    return dict(zip(columns, np.split(means, ends[:-1], axis=1), strict=True))
+    return dict(zip(columns, np.split(drawn, ends[:-1], axis=1), strict=True))
 
 
 def _mean(values: Floats, drawn: Floats) -> dict[str, Any]:

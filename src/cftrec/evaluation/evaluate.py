@@ -129,9 +129,11 @@ def evaluate(
 
     Raises:
         InputError: an unknown split, k below 20, a batch size below 1, a split without targets, a sample larger than
-            the split, an unknown prior or one that the RUN has not trained.
+            the split, an unknown prior or one that the RUN has not trained, keep_history with another way to rank.
     """
     _check(k, batch_size, effect_targets)
+    if keep_history and way is not None:
+        raise InputError(f"keep_history: {way.name} leaves the history out; rank by log p to keep it")
     started = time.monotonic()
     positions = split_targets(dataset, split, sample, seed)
     cases = cases_of(recommender, dataset, positions)

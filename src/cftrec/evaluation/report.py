@@ -44,6 +44,19 @@ _SHOWN_ITEMS = 10  # of each list and of each history
 _COMMON = 0.05  # choices that fewer targets reach (as a share of all measured) are left out of the plots
 
 
+def page_environment(folder: Path) -> Environment:
+    """Return what fills a folder's templates: texts are escaped, and what is not given is an error."""
+    environment = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["thousands"] = _thousands
+    return environment
+
+
 def render_report(summary: Mapping[str, Any], models: Sequence[Model], runs: Sequence[EvaluatedRun]) -> str:
     """Return the report's HTML.
 
@@ -54,18 +67,11 @@ def render_report(summary: Mapping[str, Any], models: Sequence[Model], runs: Seq
         models: the rows, in the order of the summary's.
         runs: the RUNs among them.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment(Path(__file__).parent)
     environment.filters |= {
         "signed": _signed,
         "percent": _percent,
         "ordinal": _ordinal,
-        "thousands": _thousands,
         "unbroken": _unbroken,
         "minus": _minus,
         "digits": _digits,

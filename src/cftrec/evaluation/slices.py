@@ -7,12 +7,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
+from cftrec.evaluation.effect_summary import length_parts
 from cftrec.evaluation.effects import GROUPS, popularity_groups
 from cftrec.evaluation.measures import Measures, estimate, measure, padded
 from cftrec.evaluation.significance import DRAWS
-
-PARTS = 5
-"""Parts of about equal size into which history lengths are cut."""
 
 
 class Slice(NamedTuple):
@@ -55,7 +53,7 @@ def slices(ranks: pl.DataFrame, item_ids: Sequence[str], counts: ArrayLike) -> l
     count = np.append(np.asarray(counts), 0)  # the extra cell serves targets outside the catalogue
     target = padded(ranks.select(pl.concat_list("target")).to_series(), item_ids, 1)[:, 0]
     group = np.append(popularity_groups(count[:-1]), GROUPS - 1)[target]
-    part = np.searchsorted(np.quantile(lengths, np.arange(1, PARTS) / PARTS, method="lower"), lengths)
+    part = length_parts(lengths)
     found = [Slice("history length", _span(lengths[part == number]), part == number) for number in np.unique(part)]
     found += [Slice("target popularity", str(number + 1), group == number) for number in range(GROUPS)]
     found += [Slice("cold target", answer, (count[target] == 0) == cold) for answer, cold in (("no", 0), ("yes", 1))]

@@ -98,7 +98,7 @@ def _optuna() -> Any:
         import optuna
     except ImportError:
         raise InputError("a sweep needs optuna; install it with `pip install 'cftrec[sweep]'`") from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # of a failed or interrupted cell it would show a traceback
     return optuna
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
@@ -14,6 +13,7 @@ from cftrec.data import SPLITS, Dataset
 from cftrec.data.dataset import CONTEXT
 from cftrec.data.summary import QUANTILES
 from cftrec.evaluation import charts
+from cftrec.evaluation.report import page_environment
 from cftrec.look.lines import leakage_words, shown_words, split_words
 from cftrec.look.samples import Samples
 
@@ -29,26 +29,22 @@ def render_page(dataset: Dataset, summary: Mapping[str, Any], samples: Samples) 
         summary: of `cftrec.data.summary.summarise`.
         samples: of `draw_samples`.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["thousands"] = lambda count: f"{count:,}"
-    return environment.get_template("page.html.j2").render(
-        summary=summary,
-        quantiles=list(QUANTILES),
-        split=split_words(summary),
-        leakage=leakage_words(summary["leakage"]),
-        steps=[_step(step) for step in dataset.manifest["steps"]],
-        plots=list(_plots(dataset, summary).items()),
-        context=bool((dataset.split == CONTEXT).any()),
-        samples=samples,
-        shown=shown_words,
-        options=dataset.manifest["options"],
-        versions=package_versions(),
+    return (
+        page_environment(Path(__file__).parent)
+        .get_template("page.html.j2")
+        .render(
+            summary=summary,
+            quantiles=list(QUANTILES),
+            split=split_words(summary),
+            leakage=leakage_words(summary["leakage"]),
+            steps=[_step(step) for step in dataset.manifest["steps"]],
+            plots=list(_plots(dataset, summary).items()),
+            context=bool((dataset.split == CONTEXT).any()),
+            samples=samples,
+            shown=shown_words,
+            options=dataset.manifest["options"],
+            versions=package_versions(),
+        )
     )
 
 
