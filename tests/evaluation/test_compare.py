@@ -376,3 +376,13 @@ def test_a_kept_history_is_told_and_not_mixed(tmp_path, dataset, evaluated):
     assert "also what the user already has" in (tmp_path / "out/report.html").read_text()
     with pytest.raises(InputError, match="--keep-history"):
         compare([run, evaluated("cft")], tmp_path / "mixed")
+
+
+def test_one_choice_is_no_plot_along_a_title(tmp_path, two):
+    for run in two:
+        effects = json.loads((run / "effects.json").read_text())
+        (run / "effects.json").write_text(json.dumps(effects | {"by_choice": effects["by_choice"][:1]}))
+    compare(two, tmp_path / "out")
+    page = Page((tmp_path / "out/report.html").read_text())
+    assert not page.open
+    assert len([tag for tag, _ in page.tags if tag == "svg"]) == 2 + 2 + 2 * 2 + 3

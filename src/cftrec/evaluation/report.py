@@ -182,8 +182,8 @@ def _effects(models: Sequence[Model]) -> list[dict[str, Any]]:
 def _effect_plots(
     name: str, effects: Mapping[str, Any], choices: Sequence[Mapping[str, Any]], floor: float
 ) -> Iterator[tuple[str, Markup]]:
-    """Yield title and plot: log p and effect by choice, then the effect by history length and by popularity."""
-    if choices:
+    """Yield title and plot: log p and effect by choice, if there are several, and by history length and popularity."""
+    if len(choices) > 1:
         yield "log p by choice", charts.log_probabilities(name, choices, floor)
         yield "effect by choice", charts.effects(name, "choice on the way to the title", choices, _numbers(choices))
     lengths = effects["by_history_length"]
