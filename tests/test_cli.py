@@ -406,6 +406,12 @@ def test_evaluate_in_other_ways_leaves_the_rest_alone(runs, dataset, capsys, tmp
     facts = json.loads((run / "gamma-0.5-counts" / "evaluation.json").read_text())
     assert facts["way"] == {"name": "gamma-0.5-counts", "gamma": 0.5, "prior": "counts", "top": 7}
 
+    main(["evaluate", str(run), str(dataset), "--beam", "2"])
+    expected = recommender.search(histories, 20, keep=keep, beam=2)
+    ranks = pl.read_parquet(run / "beam-2" / "ranks.parquet")
+    assert ranks["items"].to_list() == [[ids[item] for item in row if item >= 0] for row in expected.items]
+    assert ranks["exact"].to_list() == expected.exact.tolist()
+
     users = data.users.gather(data.user_of(data.targets("test"))).to_list()
     liked = pl.DataFrame({"user": users, "item": ranks["target"], "score": [9.5] * len(users)})
     rest = pl.DataFrame({"user": users, "item": ["i0"] * len(users), "score": [-2.0] * len(users)})
@@ -427,6 +433,7 @@ def test_bad_ways_to_evaluate(runs, dataset, capsys, tmp_path):
 
     assert "--gamma and --ungrounded are ways to rank; choose one" in line("--gamma", "1", "--ungrounded")
     assert "--top goes with --gamma; leave it out" in line("--top", "9")
+    assert "--beam 0: must be at least 1" in line("--beam", "0")
     assert "--keep-history is not read with --gamma" in line("--gamma", "1", "--keep-history")
     assert "--prior is not read with --candidates" in line("--candidates", "9", "--prior", "counterfactual")
     assert "--sample is not read with --predictions" in line("--predictions", "x.csv", "--sample", "3")

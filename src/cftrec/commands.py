@@ -209,14 +209,14 @@ class Sweep:
             print(self.out / summary["best"]["run"])
 
 
-_WAYS = ("gamma", "helper", "ungrounded", "candidates", "predictions")
+_WAYS = ("gamma", "beam", "helper", "ungrounded", "candidates", "predictions")
 """Options of `evaluate` that choose a way to rank other than by log p."""
 _READ_BY = {
-    "prior": ("log p", "gamma", "helper", "ungrounded"),
+    "prior": ("log p", "gamma", "beam", "helper", "ungrounded"),
     "keep_history": ("log p",),
-    "sample": ("log p", "gamma", "helper", "ungrounded", "candidates"),
-    "seed": ("log p", "gamma", "helper", "ungrounded", "candidates"),
-    "k": ("log p", "gamma", "helper", "ungrounded", "predictions"),
+    "sample": ("log p", "gamma", "beam", "helper", "ungrounded", "candidates"),
+    "seed": ("log p", "gamma", "beam", "helper", "ungrounded", "candidates"),
+    "k": ("log p", "gamma", "beam", "helper", "ungrounded", "predictions"),
     "top": ("gamma",),
     "helper_weight": ("helper",),
     "beams": ("ungrounded",),
@@ -231,7 +231,8 @@ class Evaluate:
 
     Also effects.json and effects.parquet: how much likelier the history makes the true next title than the prior does.
     With --candidates it ranks within lists instead, and writes candidates.json and candidate_ranks.parquet alone. With
-    --gamma, --helper or --ungrounded it ranks in another way, and the files go into a folder of that name in the RUN.
+    --gamma, --beam, --helper or --ungrounded it ranks in another way, and the files go into a folder of that name in
+    the RUN.
 
     With --predictions the lists are those of a table, and the folder they are written to is a new one.
     """
@@ -260,6 +261,8 @@ class Evaluate:
     """above 0: order the likeliest --top titles by log p + gamma x (log p - log prior), the prior that of --prior"""
     top: int = 200
     """likeliest titles that --gamma orders anew"""
+    beam: int | None = None
+    """keep so many beginnings a level, as beam search does, instead of the exact search"""
     helper: Annotated[Path | None, arg(metavar="FILE")] = None
     """another model's scores to mix in (D3): a table with columns user, item and score"""
     helper_weight: float = 0.5
@@ -314,6 +317,8 @@ class Evaluate:
 
         if self.gamma:
             return ways.by_effect(recommender, self.gamma, self.prior, self.top)
+        if self.beam is not None:
+            return ways.by_beam(recommender, self.beam)
         if self.helper is not None:
             positions = split_targets(dataset, self.split, self.sample, self.seed)
             return ways.with_helper(recommender, self.helper, self.helper_weight, dataset, positions)
@@ -397,7 +402,7 @@ class Compare:
 
     runs: Annotated[Positional[tuple[str, ...]], arg(metavar="[NAME=]RUN ...")]
     """folders of evaluated RUNs, of `cftrec baseline` and of `cftrec evaluate --predictions`, each under its own name
-    or NAME; RUNs of one NAME are seeds of one method: one row"""
+    or NAME, and folders in RUNs such as RUN/gamma-0.5-counts; RUNs of one NAME are seeds of one method: one row"""
     out: Path = Path("comparison")
     """folder to make; must be free"""
     group_seeds: bool = False

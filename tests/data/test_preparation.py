@@ -36,6 +36,7 @@ OPTIONS = st.fixed_dictionaries(
         "window_items": st.integers(0, 3),
         "min_user_events": st.integers(0, 4),
         "min_item_events": st.integers(0, 4),
+        "sample_users": st.integers(0, 4),
         "split": st.sampled_from(["leave-one-out", "time", "cold-start", "rows"]),
         "seed": st.integers(0, 3),
         "memory": st.sampled_from([4.0, 2e-5]),  # of some 20 KB, a part holds about 40 events
@@ -74,7 +75,8 @@ def test_every_step_accounts_for_all_it_drops(events: list[Event], options: dict
         assert "\n" not in str(error)
         return
     steps = dataset.manifest["steps"]
-    assert [step["step"] for step in steps] == ["read", "untitled", "same_title", "order", "repeats", "window", "core"]
+    names = ["read", "untitled", "same_title", "order", "repeats", "window", "core", "sample"]
+    assert [step["step"] for step in steps] == names
     for what in ("users", "items", "events"):
         for step in steps:
             assert step[what]["in"] == step[what]["kept"] + sum(step[what]["dropped"].values())
@@ -130,7 +132,23 @@ def test_users_who_lose_all_their_events_go_whatever_the_options() -> None:
     events = [("lost", "e", 0), *(("u", item, 0) for item in "abd")]
     dataset = prepared(events, timed=False, max_untitled=0.5, min_user_events=0)
     assert dataset.users.to_list() == ["u"]
-    assert dataset.manifest["steps"][-1]["users"] == {"in": 2, "kept": 1, "dropped": {"below_min_user_events": 1}}
+    assert dataset.manifest["steps"][6]["users"] == {"in": 2, "kept": 1, "dropped": {"below_min_user_events": 1}}
+
+
+def test_a_sample_of_users_keeps_all_their_events_and_all_items() -> None:
+    events = [(user, item, 0) for user in "uvwxyz" for item in "abd"]
+    whole = prepared(events, timed=False)
+    dataset = prepared(events, timed=False, sample_users=2)
+    kept = sequences(dataset)
+    assert len(kept) == 2 and kept.items() <= sequences(whole).items()
+    assert dataset.items.equals(whole.items)
+    step = dataset.manifest["steps"][-1]
+    assert step["users"]["dropped"] == {"not_sampled": 4}
+    assert step["events"]["dropped"] == {"of_users_not_sampled": 12}
+    drawn = {frozenset(sequences(prepared(events, timed=False, sample_users=2, seed=seed))) for seed in range(8)}
+    assert len(drawn) > 1 and frozenset(kept) in drawn
+    with pytest.raises(InputError, match=r"option sample_users: 7 is more than the 6 users left; lower it"):
+        prepared(events, timed=False, sample_users=7)
 
 
 # titles
@@ -204,7 +222,7 @@ def test_repeats_that_the_core_brings_together_go_as_well() -> None:
     events = [("u", item, 0) for item in "abada"] + [("v", item, 0) for item in "ada"]
     dataset = prepared(events, timed=False, repeats="drop-consecutive", min_item_events=2)
     assert sequences(dataset) == {"u": list("ada"), "v": list("ada")}
-    dropped = dataset.manifest["steps"][-1]["events"]["dropped"]
+    dropped = dataset.manifest["steps"][6]["events"]["dropped"]
     assert dropped == {"of_dropped_users": 0, "of_dropped_items": 1, "repeats_brought_together": 1}
 
 

@@ -11,6 +11,7 @@ from evaluation_fakes import SCRIPT, Ranker, make_dataset, ranker_for, write_run
 from cftrec.errors import InputError
 from cftrec.evaluation import ALL_METRICS, METRICS, compare, evaluate, paired_test, per_target
 from cftrec.evaluation.significance import holm
+from cftrec.evaluation.ways import Way
 
 
 @pytest.fixture
@@ -189,6 +190,25 @@ def test_seeds_named_in_the_call(tmp_path, seeds):
     assert [member["run"] for member in summary["seeds"]["both"]] == ["plain-1", "plain-2"]
     mixed = compare(seeds, tmp_path / "mixed", names=["x", None, None, "x", None], draws=50)
     assert any("The RUNs of x differ not in their seed alone but also in effect_weight" in n for n in mixed["notes"])
+
+
+def test_other_evaluations_of_a_run_are_rows_of_their_own(tmp_path, seeds, dataset):
+    other = ranker_for(dataset, "x", 50.0)
+    way = Way("last", {}, lambda cases, k: other.search(cases.histories, k, keep=cases.targets.tolist()))
+    for run in seeds[1::2]:
+        evaluate(ranker_for(dataset, run.name, 9.0), dataset, out=run, way=way)
+        evaluate(ranker_for(dataset, run.name, 9.0), dataset, "validation", out=run)
+    runs = [*seeds[1::2], *(run / "last" for run in seeds[1::2])]
+    summary = compare(runs, tmp_path / "out", group_seeds=True, draws=50)
+    assert [row["model"] for row in summary["rows"]] == ["popular", "cft", "cft/last"]
+    (name, row) = [(row["model"], row["NDCG@10"]) for row in summary["rows"]][2]
+    stored = [json.loads((run / "last" / "metrics.json").read_text())["NDCG@10"] for run in seeds[1::2]]
+    assert row == pytest.approx(np.mean(stored))
+    assert [member["run"] for member in summary["seeds"][name]] == ["cft-1/last", "cft-2/last"]
+    held = compare([run / "validation" for run in seeds[1::2]], tmp_path / "held", draws=50)
+    assert held["split"] == "validation"
+    with pytest.raises(InputError, match="validation: evaluated on other users or targets"):
+        compare([seeds[1], seeds[1] / "validation"], tmp_path / "mixed")
 
 
 def test_one_run_under_two_names_differs_by_nothing(tmp_path, evaluated):

@@ -50,13 +50,14 @@ class PrepareOptions(SourceOptions):
         window_items: keep the newest events only: from the first day (UTC) of the last event's month, a year earlier, and then year by year further back until the core leaves so many items; 0 keeps all.
         min_user_events: events that a user must have, counted again until nothing changes, targets included; 1 drops none.
         min_item_events: events that an item must have, counted likewise; 1 drops the items that nobody took, 0 keeps them.
+        sample_users: keep so many users, drawn by the seed among those left, and all items; 0 keeps all users.
         split: leave-one-out (each user's last event is the test, the one before it the validation target; users with fewer than 3 events only train), time (80, 10 and 10 percent of all events by timestamp, equal timestamps on one side), cold-start (as time, but only items or users that training never saw are targets), or rows (every event with one before it is a row; rows by timestamp 80, 10 and 10 percent, equal timestamps on both sides); a source with given splits keeps them.
         validation_share: share of the events or rows that validation gets (time, cold-start, rows).
         test_share: share that test gets, the newest (time, cold-start, rows).
         validation_from: date (2018-10-01, UTC) or timestamp from which on events are validation, instead of the shares (time, cold-start; with test_from).
         test_from: date or timestamp from which on events are test (time, cold-start; with validation_from).
         cold: whose first event must be after the cut: items or users (cold-start).
-        seed: seed of the shuffle of a user's events with equal timestamps.
+        seed: seed of the shuffle of a user's events with equal timestamps, and of sample_users.
         memory: GiB that preparation may take beyond the text of a block being read; a log that needs more is refused, and longer ones are ordered in parts.
     """  # noqa: E501 - the command line shows each entry as its help, a line each
 
@@ -70,6 +71,7 @@ class PrepareOptions(SourceOptions):
     window_items: int = 0
     min_user_events: int = 1
     min_item_events: int = 1
+    sample_users: int = 0
     split: Literal["leave-one-out", "time", "cold-start", "rows"] = "leave-one-out"
     validation_share: float = 0.1
     test_share: float = 0.1
@@ -89,7 +91,7 @@ class PrepareOptions(SourceOptions):
         types = get_type_hints(PrepareOptions)
         for name in ("same_title", "repeats", "ties", "split", "cold"):
             self._check_known(name, get_args(types[name]))
-        for name in ("max_title_words", "window_items", "min_user_events", "min_item_events", "seed"):
+        for name in ("max_title_words", "window_items", "min_user_events", "min_item_events", "sample_users", "seed"):
             if getattr(self, name) < 0:
                 raise InputError(f"option {name}: {getattr(self, name)} is below 0; give 0 or more")
         if not 0 <= self.max_untitled <= 1:

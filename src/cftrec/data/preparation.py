@@ -1,6 +1,6 @@
 """From a log to a Dataset in named steps, each of which accounts for what it drops: in = kept + dropped.
 
-read -> untitled -> same_title -> order -> repeats -> window -> core -> split
+read -> untitled -> same_title -> order -> repeats -> window -> core -> sample -> split
 """
 
 from pathlib import Path

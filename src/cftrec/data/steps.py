@@ -1,6 +1,6 @@
 """The steps of preparation, each of which says what it drops and why.
 
-untitled -> same_title -> order -> repeats -> window -> core
+untitled -> same_title -> order -> repeats -> window -> core -> sample
 """
 
 from collections.abc import Callable
@@ -222,6 +222,21 @@ def _core(tables: Tables, options: PrepareOptions, left: Ints) -> _Core:
     return _Core(left, users, items, dropped)
 
 
+def sample_users(tables: Tables, options: PrepareOptions) -> Outcome:
+    """Keep a random part of the users; all items stay, for they are what is recommended."""
+    if not options.sample_users:
+        return tables, {}, {}
+    count = len(tables.users)
+    if options.sample_users > count:
+        raise InputError(f"option sample_users: {options.sample_users} is more than the {count} users left; lower it")
+    drawn = np.random.default_rng(options.seed).choice(count, options.sample_users, replace=False)
+    stays = np.zeros(count, bool)
+    stays[drawn] = True
+    kept = stays[tables.user]
+    gone = {"users": {"not_sampled": int((~stays).sum())}, "events": {"of_users_not_sampled": int((~kept).sum())}}
+    return tables.kept(kept, users=stays), gone, {}
+
+
 STEPS: dict[str, Callable[[Tables, PrepareOptions], Outcome]] = {
     "untitled": drop_untitled,
     "same_title": resolve_same_titles,
@@ -229,4 +244,5 @@ STEPS: dict[str, Callable[[Tables, PrepareOptions], Outcome]] = {
     "repeats": drop_repeats,
     "window": drop_before_window,
     "core": drop_rare,
+    "sample": sample_users,
 }

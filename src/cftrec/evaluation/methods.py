@@ -83,9 +83,10 @@ def _common_name(group: Sequence[EvaluatedRun]) -> str:
     """Return the RUNs' names less a final seed, where that leaves one name; else the first RUN's name."""
     if len(group) == 1:
         return group[0].name
-    left = {re.sub(rf"[-_. ]*(seed|s)?[-_. ]*{_config(run).get('seed')}$", "", run.name) for run in group}
-    (name,) = left if len(left) == 1 else {group[0].name}
-    return name or group[0].name
+    left = {re.sub(rf"[-_. ]*(seed|s)?[-_. ]*{_config(run).get('seed')}$", "", run.run_name) for run in group}
+    if len(left) > 1 or left == {""}:
+        return group[0].name
+    return "/".join([*left, *filter(None, [group[0].part])])
 
 
 def _check_seeds(method: Method) -> None:
@@ -107,7 +108,7 @@ def _check_seeds(method: Method) -> None:
 def _identity(run: EvaluatedRun) -> str:
     """Return what RUNs that differ in their seed alone share; a RUN whose config is not known is alone."""
     config = {key: value for key, value in _config(run).items() if key not in SEEDS}
-    return _text([config, run.manifest.get("dataset", {}).get("sha256")]) if _config(run) else str(run.path)
+    return _text([config, run.manifest.get("dataset", {}).get("sha256"), run.part]) if _config(run) else str(run.path)
 
 
 def _config(run: EvaluatedRun) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from cftrec.artefacts import part_of, read_json, read_manifest
+from cftrec.artefacts import MANIFEST, part_of, read_json, read_manifest
 from cftrec.errors import InputError
 from cftrec.evaluation.effects import Schema
 from cftrec.evaluation.evaluate import POPULAR_SCHEMA, RANKS_SCHEMA
@@ -22,8 +22,9 @@ class EvaluatedRun:
     """One evaluated RUN.
 
     Attributes:
-        path: the RUN's folder.
-        name: of its manifest; names the model in a comparison.
+        path: the evaluation's folder.
+        run_name: of the RUN's manifest.
+        part: the evaluation's folder in the RUN, such as "gamma-0.5-counts"; "" for the RUN's own evaluation.
         manifest: the RUN's manifest (config, training facts, package versions).
         evaluation: evaluation.json.
         ranks: one row a target, in the order of (user, target, history length).
@@ -35,7 +36,8 @@ class EvaluatedRun:
     """
 
     path: Path
-    name: str
+    run_name: str
+    part: str
     manifest: dict[str, Any]
     evaluation: dict[str, Any]
     ranks: pl.DataFrame
@@ -44,6 +46,11 @@ class EvaluatedRun:
     item_ids: list[str]
     titles: dict[str, str]
     counts: NDArray[np.int64]
+
+    @property
+    def name(self) -> str:
+        """What it is called in a comparison."""
+        return f"{self.run_name}/{self.part}" if self.part else self.run_name
 
 
 @dataclass(frozen=True)
@@ -57,12 +64,18 @@ class Model:
 
 
 def read_run(path: Path) -> EvaluatedRun:
-    """Read an evaluated RUN (its test split), or the predictions of `cftrec baseline` or `evaluate --predictions`.
+    """Read an evaluated RUN, or the predictions of `cftrec baseline` or `evaluate --predictions`.
+
+    Args:
+        path: a RUN, whose evaluation of the test split is read; or the folder in a RUN that an evaluation of another
+            split or in another way was written to.
 
     Raises:
         InputError: neither a RUN nor predictions, not evaluated, or a file of the evaluation is missing or broken.
     """
-    manifest = read_manifest(path, "run", "predictions")
+    path = path.resolve()
+    owner = _owner(path)
+    manifest = read_manifest(owner, "run", "predictions")
     if not (path / "evaluation.json").is_file():
         raise InputError(f"{path}: this RUN has no evaluation; run `cftrec evaluate {path} DATASET` first")
     ranks = _read_table(path, "ranks", RANKS_SCHEMA)
@@ -72,10 +85,11 @@ def read_run(path: Path) -> EvaluatedRun:
     if ranks.is_empty():
         raise InputError(f"{path}: its evaluation holds no target; {_again(path)}")
     order = ranks.select(pl.arg_sort_by(_KEY, maintain_order=True)).to_series()
-    catalogue = _read_catalogue(part_of(path, manifest, "catalogue") / "catalogue.arrow")
+    catalogue = _read_catalogue(part_of(owner, manifest, "catalogue") / "catalogue.arrow")
     return EvaluatedRun(
         path=path,
-        name=str(manifest.get("name", path.name)),
+        run_name=str(manifest.get("name", owner.name)),
+        part=path.relative_to(owner).as_posix() if path != owner else "",
         manifest=manifest,
         evaluation=read_json(path / "evaluation.json"),
         ranks=ranks[order],
@@ -85,6 +99,13 @@ def read_run(path: Path) -> EvaluatedRun:
         titles=dict(zip(catalogue["item_id"], catalogue["title"], strict=True)),
         counts=catalogue["count"].to_numpy(),
     )
+
+
+def _owner(path: Path) -> Path:
+    """Return the RUN that an evaluation's folder lies in (RUN/SPLIT/WAY at most), or the folder itself."""
+    if (path / MANIFEST).is_file() or not (path / "evaluation.json").is_file():
+        return path
+    return next((parent for parent in path.parents[:2] if (parent / MANIFEST).is_file()), path)
 
 
 def read_runs(paths: Sequence[Path]) -> list[EvaluatedRun]:
@@ -128,9 +149,8 @@ def notes(runs: Sequence[EvaluatedRun]) -> list[str]:
         if dropped := run.evaluation.get("unknown_history_items", 0):
             told.append(f"{run.name} does not know {dropped:,} events of the histories; they were left out.")
         if (share := run.evaluation.get("exact_share", 1.0)) < 1:
-            told.append(
-                f"{share:.1%} of the lists of {run.name} are certified exact; the others hit the search budget."
-            )
+            why = "were cut by the beam" if "beam" in run.evaluation.get("way", {}) else "hit the search budget"
+            told.append(f"{share:.1%} of the lists of {run.name} are certified exact; the others {why}.")
         told += [f"{run.name}: {note}" for note in run.evaluation.get("notes", [])]
     return told
 

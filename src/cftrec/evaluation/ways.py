@@ -1,4 +1,4 @@
-"""Ways to rank for an evaluation other than by log p: by effect, with a helper's scores, or ungrounded."""
+"""Ways to rank for an evaluation other than exactly by log p: by effect, by beam, with a helper's scores, or freely."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,6 +42,17 @@ def by_effect(recommender: Recommender, gamma: float, prior: str, top: int) -> W
         return recommender.guided(cases.histories, k, gamma=gamma, prior=prior, top=top, keep=keep)
 
     return Way(f"gamma-{gamma:g}-{prior}", {"gamma": gamma, "prior": prior, "top": top}, rank)
+
+
+def by_beam(recommender: Recommender, width: int) -> Way:
+    """Go on with the `width` likeliest beginnings of each length alone, as beam search does."""
+    if width < 1:
+        raise InputError(f"--beam {width}: must be at least 1 beginning")
+
+    def rank(cases: Cases, k: int) -> Found:
+        return recommender.search(cases.histories, k, keep=cases.targets.tolist(), beam=width)
+
+    return Way(f"beam-{width}", {"beam": width}, rank)
 
 
 def ungrounded(recommender: Recommender, beams: int, grounded: int | None) -> Way:
