@@ -130,6 +130,9 @@ class Train:
     """nano (1.9M parameters, from scratch; default), smollm2 (135M, offline), or a local Hugging Face folder"""
     sample: int | None = None
     """train on so many random samples (few-shot, BIGRec), drawn by the seed; left out, all"""
+    preset: str | None = None
+    """authors (the settings of the paper's code, for a pretrained model) or best (what the results page found best);
+    --config and --set go before it"""
     config: Path | None = None
     """YAML file of options; `--set` goes before it"""
     set: Annotated[UseAppendAction[tuple[tuple[str, ...], ...]], arg(metavar="KEY=VALUE ...")] = ()
@@ -144,7 +147,7 @@ class Train:
         options = dict(_key_value(text) for group in self.set for text in group)
         named = {"model": self.model, "sample": self.sample}
         options |= {name: str(value) for name, value in named.items() if value is not None}
-        config = load_config(self.config, options)
+        config = load_config(self.config, options, self.preset)
         bar = TrainingBar(f"train {self.out.name}")
         if config.best_metric == RANKED:  # a search for each validation target, so only where it is asked for
             from cftrec.evaluation.validation import ranking_metrics
@@ -168,6 +171,9 @@ class Sweep:
     """options of all cells, as for `cftrec train`"""
     model: str | None = None
     """nano (default), smollm2, or a local Hugging Face folder"""
+    preset: str | None = None
+    """authors (the settings of the paper's code, for a pretrained model) or best (what the results page found best);
+    --config and --set go before it"""
     config: Path | None = None
     """YAML file of options; `--set` goes before it"""
     trials: int | None = None
@@ -195,6 +201,7 @@ class Sweep:
             read_space([text for group in self.vary for text in group]),
             options,
             self.config,
+            preset=self.preset,
             metric=self.metric,
             trials=self.trials,
             evaluations=self.evaluations,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cftrec.errors import InputError
 from cftrec.training import CFTConfig, load_config
-from cftrec.training.config import _LOCAL
+from cftrec.training.config import _LOCAL, PRESETS
 
 CPU = {"use_cpu": True}
 
@@ -105,6 +105,20 @@ def test_overrides_go_before_the_file(tmp_path):
     file = write(tmp_path, "beta: 0.5\nwindow: 7\nhistory_stride: 3\nuse_cpu: true\n")
     config = load_config(file, {"beta": "0.75", "window": None})
     assert (config.beta, config.window, config.history_stride) == (0.75, 20, 3)
+
+
+def test_a_preset_stands_behind_the_file_and_the_overrides(tmp_path):
+    file = write(tmp_path, "beta: 0.5\nuse_cpu: true\n")
+    config = load_config(file, {"window": 12}, "authors")
+    assert (config.prompt, config.sampler, config.history_stride) == ("alpaca", "random", 1)
+    assert (config.beta, config.window) == (0.5, 12)
+    with pytest.raises(InputError, match=r"--preset nobody: unknown; choose one of authors"):
+        load_config(preset="nobody")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_makes_a_config(preset):
+    assert load_config(None, {"use_cpu": True}, preset).to_options()
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ def sweep(
     options: Mapping[str, Any],
     config_file: Path | None = None,
     *,
+    preset: str | None = None,
     metric: str = RANKED,
     trials: int | None = None,
     evaluations: int = 5,
@@ -50,6 +51,7 @@ def sweep(
         space: what varies (`space.read_space`).
         options: options of all cells, as for `load_config`.
         config_file: YAML file of options of all cells.
+        preset: named options of all cells, which all others go before.
         metric: the validation metric that decides, as for `metric_for_best_model`.
         trials: cells of a search; None: the whole grid.
         evaluations: evaluations of a training, evenly spaced, at which a hopeless one may stop.
@@ -76,7 +78,7 @@ def sweep(
     } | dict(options)
     grid = cells(space) if trials is None else []
     # A mistake in the last cell is told before the first is trained.
-    config, *_ = [load_config(config_file, common | values) for values in grid or _corners(space)]
+    config, *_ = [load_config(config_file, common | values, preset) for values in grid or _corners(space)]
     fixed = {key: value for key, value in config.to_options().items() if key not in space}
     _claim(out, data, {"space": {key: _plain(kind) for key, kind in space.items()}, "options": fixed})
     study = _open_study(optuna, out / _STUDY, bool(config.greater_is_better), seed)
@@ -84,7 +86,7 @@ def sweep(
 
     def run(trial: Any) -> float:
         values = _suggest(trial, space)
-        return _train_cell(optuna, trial, data, out, load_config(config_file, common | values), values)
+        return _train_cell(optuna, trial, data, out, load_config(config_file, common | values, preset), values)
 
     while _finished(study) < (len(grid) if trials is None else trials):
         study.optimize(run, n_trials=1, catch=(InputError,))

@@ -311,25 +311,37 @@ _UNREAD = {
 }
 
 
+PRESETS = {path.stem: path for path in sorted((Path(__file__).parent / "presets").glob("*.yaml"))}
+"""Named sets of options: `authors`, those of the paper's code, and `best`, what docs/results.md found."""
+
+
 def describe_options() -> list[tuple[str, Any, str]]:
     """Return name, default and meaning of every option that is not plainly transformers' own."""
     own = (item for item in dataclasses.fields(CFTConfig) if item.name in _OWN)
     return [(item.name, item.default, " ".join(item.metadata["help"].split())) for item in own]
 
 
-def load_config(file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> CFTConfig:
-    """Make a config from a YAML file and overrides, each value checked against its option's type.
+def load_config(
+    file: Path | None = None, overrides: Mapping[str, Any] | None = None, preset: str | None = None
+) -> CFTConfig:
+    """Make a config from a preset, a YAML file and overrides, each value checked against its option's type.
 
     Args:
         file: YAML with `option: value` lines; None for defaults.
         overrides: options that go before the file's; strings are read as the command line's.
+        preset: one of `PRESETS`, whose options the file's and the overrides go before.
 
     Raises:
-        InputError: no such file, no YAML mapping, an unknown option, a value of a wrong type or out of its bounds.
+        InputError: no such preset or file, no YAML mapping, an unknown option, a value of a wrong type or out of its
+            bounds.
     """
+    if preset is not None and preset not in PRESETS:
+        raise InputError(f"--preset {preset}: unknown; choose one of {', '.join(PRESETS)}")
     known = {item.name for item in dataclasses.fields(CFTConfig) if item.init}
     values: dict[str, Any] = {}
-    for source, options in ((str(file), _read_yaml(file) if file else {}), ("--set", overrides or {})):
+    sources = ((f"--preset {preset}", PRESETS.get(preset or "")), (str(file), file))
+    read = [(source, _read_yaml(path) if path else {}) for source, path in sources]
+    for source, options in (*read, ("--set", overrides or {})):
         for name, value in options.items():
             if name not in known:
                 near = " or ".join(difflib.get_close_matches(str(name), sorted(known), n=3))

@@ -1,0 +1,302 @@
+"""Does counterfactual fine-tuning help, where, and is it sure? Runs the studies of `benchmarks/quality/`.
+
+A study is a YAML file, and everything in it is done by the commands that a user has: prepare, sweep, train, evaluate,
+baseline, compare. Each leaves a folder under --work, where an interrupted run goes on; what a reader needs of them is
+kept in `benchmarks/results/quality/`, and docs/results.md is made of that alone. A study whose result is there is not
+run again.
+
+    title         of the study's section
+    data          source and options of `cftrec prepare`
+    options       of every method's training: equal steps, samples, model
+    seeds         each method is trained with each
+    search        trials of every method's search on validation, and options that differ while it searches
+    methods       name: set (its own options), vary (what is searched, as `cftrec sweep --vary` takes it)
+    baselines     name of `cftrec baseline`: set, trials
+
+A study that asks one question builds on another:
+
+    base          study whose data, options and seeds it has
+    beside        methods and baselines of the base that stand beside its own
+    methods       name: like (a method of the base, with what its search found), set
+    ways          method of the base: [options of `cftrec evaluate`], lists ranked in other ways
+
+Hours on two cores; name studies to run some.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cftrec.artefacts import package_versions, read_json, write_json
+from cftrec.evaluation import compare
+from cftrec.evaluation.measures import TESTED
+from common import machine
+from evidence_page import write_page
+
+STUDIES = Path(__file__).parent / "quality"
+RESULTS = Path(__file__).parent / "results" / "quality"
+COMMAND = str(Path(sys.executable).with_name("cftrec"))
+SHOWN = (*TESTED, "HR@20", "NDCG@20", "coverage@10", "Gini@10", "novelty@10", "shift@10")
+
+Study = dict[str, Any]
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("studies", nargs="*", help="names of files in benchmarks/quality/; none: all")
+    options.add_argument("--work", type=Path, default=Path("evidence"), help="folder of everything (default: evidence)")
+    options.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="commands at once, a core each")
+    args = options.parse_args()
+    studies = read_studies()
+    for name in in_order(args.studies or list(studies), studies):
+        if finished(name, studies):
+            print(f"{name}: its result is there")
+        else:
+            Runner(name, studies, args.work, args.jobs).run()
+    write_page(studies)
+
+
+def read_studies() -> dict[str, Study]:
+    """Return all studies; one with a base has the base's data, options and seeds where it has none of its own."""
+    read = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(STUDIES.glob("*.yaml"))}
+    return {
+        name: {key: read[study["base"]][key] for key in ("data", "options", "seeds")} | study
+        if "base" in study
+        else study
+        for name, study in read.items()
+    }
+
+
+def in_order(names: Iterable[str], studies: dict[str, Study]) -> list[str]:
+    """Return the studies asked for, each after its base."""
+    chosen: list[str] = []
+    for name in names:
+        if name not in studies:
+            raise SystemExit(f"evidence: no study {name}; there are {', '.join(studies)}")
+        chosen += [one for one in (studies[name].get("base"), name) if one and one not in chosen]
+    return chosen
+
+
+def finished(name: str, studies: dict[str, Study]) -> bool:
+    path = RESULTS / f"{name}.json"
+    return path.exists() and read_json(path)["study"] == studies[name]
+
+
+class Runner:
+    """One study's commands and what is kept of them."""
+
+    def __init__(self, name: str, studies: dict[str, Study], work: Path, jobs: int) -> None:
+        self.name, self.study = name, studies[name]
+        base = self.study.get("base")
+        self.folder, self.base = work / name, work / base if base else None
+        self.data = (self.base or self.folder) / "data"
+        self.jobs = jobs
+        self.log = self.folder / "log"
+        self.methods: dict[str, Any] = self.study.get("methods", {})
+        self.base_study = studies[base] if base else {}
+
+    def run(self) -> None:
+        """Do what is not done yet, compare, and keep the result."""
+        self.log.mkdir(parents=True, exist_ok=True)
+        if not self.data.exists():
+            source, *options = shlex.split(self.study["data"])
+            self.command("prepare", ["prepare", source, *options, "--out", self.data])
+        searched = [name for name, method in self.methods.items() if "vary" in method]
+        # The longest commands first: a baseline's search is one command.
+        self.at_once([*map(self.baseline_task, self.study.get("baselines", {})), *map(self.search_task, searched)])
+        seeds = [(name, seed) for seed in self.study["seeds"] for name in self.methods]
+        self.at_once([lambda name=name, seed=seed: self.train(name, seed) for name, seed in seeds])
+        ways = [(name, way) for name, several in self.study.get("ways", {}).items() for way in several]
+        self.at_once([lambda name=name, way=way: self.rank(name, way) for name, way in ways])
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        write_json(RESULTS / f"{self.name}.json", self.result())
+
+    def at_once(self, tasks: list[Callable[[], None]]) -> None:
+        with ThreadPoolExecutor(self.jobs) as pool:
+            for done in [pool.submit(task) for task in tasks]:
+                done.result()
+
+    def command(self, name: str, words: list[Any]) -> None:
+        """Run a command of cftrec on its share of the cores; its output goes into the study's log folder."""
+        threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
+        path = self.log / f"{name}.txt"
+        print(f"{self.name}: {name}", flush=True)
+        with path.open("a", encoding="utf-8") as log:
+            call = [COMMAND, *map(str, words)]
+            code = subprocess.run(
+                call, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": threads}, check=False
+            )
+        if code.returncode:
+            raise SystemExit(f"{shlex.join(call)}: exit {code.returncode}; see {path}")
+
+    def baseline_task(self, name: str) -> Callable[[], None]:
+        given = self.study["baselines"][name] or {}
+        options = ["--set", *pairs(given["set"])] if given.get("set") else []
+        options += ["--trials", given["trials"]] if "trials" in given else []
+
+        def task() -> None:
+            if not (self.folder / name).exists():
+                self.command(name, ["baseline", self.data, "--model", name, "--out", self.folder / name, *options])
+
+        return task
+
+    def search_task(self, name: str) -> Callable[[], None]:
+        method, search = self.methods[name], self.study["search"]
+        options = self.study["options"] | method.get("set", {}) | search.get("options", {})
+        where = self.folder / f"search-{name}"
+        words = ["sweep", self.data, "--out", where, "--trials", search["trials"], "--vary", *method["vary"]]
+
+        def task() -> None:
+            if (
+                not (where / "summary.json").exists()
+                or len(read_json(where / "summary.json")["cells"]) < search["trials"]
+            ):
+                self.command(f"search-{name}", [*words, "--set", *pairs(options)])
+
+        return task
+
+    def options(self, name: str) -> dict[str, Any]:
+        """Return a method's options: the study's, its own, and those that its search found best."""
+        method = self.methods[name]
+        found: dict[str, Any] = {}
+        if "vary" in method:
+            found = read_json(self.folder / f"search-{name}" / "summary.json")["best"]["options"]
+        elif "like" in method and self.base is not None:
+            config = self.base_study["methods"][method["like"]]
+            best = (
+                read_json(self.base / f"search-{method['like']}" / "summary.json")["best"] if "vary" in config else {}
+            )
+            found = config.get("set", {}) | best.get("options", {})
+        return self.study["options"] | found | method.get("set", {})
+
+    def train(self, name: str, seed: int) -> None:
+        run = self.folder / f"{name}-{seed}"
+        if not run.exists():
+            options = self.options(name) | {"seed": seed}
+            self.command(run.name, ["train", self.data, "--out", run, "--set", *pairs(options)])
+        if not (run / "evaluation.json").exists():
+            self.command(f"evaluate-{run.name}", ["evaluate", run, self.data])
+
+    def rank(self, name: str, way: str) -> None:
+        assert self.base is not None
+        for seed in self.study["seeds"]:
+            run = self.base / f"{name}-{seed}"
+            done = [json.loads(path.read_text())["way"] for path in run.glob("*/evaluation.json")]
+            if way_folder(way) not in {one["name"] for one in done}:
+                self.command(f"rank-{run.name}-{way_folder(way)}", ["evaluate", run, self.data, *shlex.split(way)])
+
+    def rows(self) -> dict[str, list[Path]]:
+        """Return each row's folders."""
+        found: dict[str, list[Path]] = {}
+        for name in self.study.get("beside", []):
+            assert self.base is not None
+            found[name] = self.folders(self.base, name, self.base_study)
+        for name in [*self.study.get("baselines", {}), *self.methods]:
+            found[name] = self.folders(self.folder, name, self.study)
+        for name, ways in self.study.get("ways", {}).items():
+            for way in ways:
+                of = self.folders(self.base or self.folder, name, self.base_study)
+                found[f"{name} {way.replace('--', '')}"] = [run / way_folder(way) for run in of]
+        return found
+
+    @staticmethod
+    def folders(where: Path, name: str, study: Study) -> list[Path]:
+        return [where / f"{name}-{seed}" for seed in study["seeds"]] if name in study["methods"] else [where / name]
+
+    def result(self) -> dict[str, Any]:
+        """Compare all rows and return what a reader needs."""
+        rows = self.rows()
+        out = self.folder / "comparison"
+        folders = [folder for several in rows.values() for folder in several]
+        names = [name for name, several in rows.items() for _ in several]
+        subprocess.run(["rm", "-rf", str(out)], check=True)
+        summary = compare(folders, out, names=names)
+        manifest = read_json(self.data / "manifest.json")
+        return {
+            "benchmark": f"quality/{self.name}",
+            "machine": machine() | {"jobs": self.jobs},
+            "packages": package_versions(),
+            "study": self.study,
+            "data": {"counts": manifest["counts"], "split": manifest["split"]["rule"], "targets": summary["targets"]},
+            "methods": {name: self.facts(name) for name in self.methods},
+            "baselines": {name: baseline_facts(self.folder / name) for name in self.study.get("baselines", {})},
+            "summary": kept(summary),
+        }
+
+    def facts(self, name: str) -> dict[str, Any]:
+        """Return how a method's RUNs came about."""
+        runs = [self.folder / f"{name}-{seed}" for seed in self.study["seeds"]]
+        manifests = [read_json(run / "manifest.json") for run in runs]
+        logs = [read_json(run / "log.json")["log"] for run in runs]
+        tokens = [line["tokens_computed"] for log in logs for line in log if "tokens_computed" in line]
+        cells = []
+        if "vary" in self.methods[name]:
+            cells = read_json(self.folder / f"search-{name}" / "summary.json")["cells"]
+        common = self.study["options"]
+        return {
+            "options": {key: value for key, value in self.options(name).items() if common.get(key) != value},
+            "search": [
+                {key: cell[key] for key in ("options", "state", "value", "seconds") if key in cell} for cell in cells
+            ],
+            "parameters": manifests[0]["parameters"],
+            "steps": [manifest["steps"] for manifest in manifests],
+            "epochs": [manifest["epochs"] for manifest in manifests],
+            "tokens_a_step": sum(tokens) / max(1, sum(manifest["steps"] for manifest in manifests)),
+            "train_seconds": [manifest["seconds"] for manifest in manifests],
+            "evaluate_seconds": [read_json(run / "evaluation.json")["seconds"] for run in runs],
+        }
+
+
+def pairs(options: dict[str, Any]) -> list[str]:
+    return [f"{key}={value}" for key, value in options.items()]
+
+
+def way_folder(way: str) -> str:
+    """Return the folder that `cftrec evaluate` with these options writes to."""
+    given = dict(zip(*[iter(shlex.split(way))] * 2, strict=True))
+    if "--beam" in given:
+        return f"beam-{given['--beam']}"
+    return f"gamma-{float(given['--gamma']):g}-{given.get('--prior', 'counts')}"
+
+
+def baseline_facts(folder: Path) -> dict[str, Any]:
+    manifest = read_json(folder / "manifest.json")
+    return {key: manifest[key] for key in ("config", "searched", "trials", "epochs", "seconds", "libraries")}
+
+
+def kept(summary: dict[str, Any]) -> dict[str, Any]:
+    """Return a comparison's summary without what the page does not show."""
+
+    def metrics(row: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+        shown = {name for metric in names for name in (metric, f"{metric}_ci")}
+        return {key: value for key, value in row.items() if "@" not in key or key in shown}
+
+    effects = {
+        name: {key: found[key] for key in ("prior", "targets", "effect", "by_choice", "favourites", "fade")}
+        for name, found in summary["effects"].items()
+        if found.get("targets")
+    }
+    return {
+        "headline": summary["headline"],
+        "rows": [metrics(row, SHOWN) for row in summary["rows"]],
+        "tests": summary["tests"],
+        "slices": [metrics(row, ("NDCG@10",)) for row in summary["slices"]],
+        "seeds": summary["seeds"],
+        "popularity": summary["popularity"],
+        "effects": effects,
+        "bootstrap": summary["bootstrap"],
+        "notes": summary["notes"],
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,274 @@
+"""Write docs/results.md and its pictures from the results under benchmarks/results/quality/, whichever there are."""
+
+import json
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "quality"
+PAGE = ROOT / "docs" / "results.md"
+PICTURES = ROOT / "docs" / "results"
+METRIC = "NDCG@10"
+SURE = 0.05
+OURS = ("plain", "cft", "catalogue", "cft-catalogue")
+INTRODUCTION = """# Results
+
+Made by `benchmarks/evidence.py` from `benchmarks/results/quality/`; nothing here is typed by hand. A study is a file of
+`benchmarks/quality/`, run by the same command. All methods of a study have equal steps and samples, and searches of
+equally many trials on the validation split; the test split is asked once. Every list ranks the whole catalogue, less
+what the user has. Intervals (95 %) are bootstraps over users, and over training seeds where a method has several; p is
+of the paired bootstrap, adjusted by Holm for all pairs of a study.
+"""
+
+Result = dict[str, Any]
+Test = dict[str, Any]
+
+
+def write_page(studies: dict[str, Any]) -> None:
+    """Write page and pictures; studies in the order of their files, those of one base after it."""
+    found = load(studies)
+    PAGE.write_text(page(found), encoding="utf-8")
+    PICTURES.mkdir(exist_ok=True)
+    for name, result in found.items():
+        picture(result, PICTURES / f"{name}.svg")
+    print(f"wrote {PAGE.relative_to(ROOT)}")
+
+
+def load(studies: dict[str, Any]) -> dict[str, Result]:
+    """Return the results that are there, by study."""
+    order = sorted(studies, key=lambda name: (studies[name].get("base", name), "base" in studies[name], name))
+    paths = {name: RESULTS / f"{name}.json" for name in order}
+    return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.exists()}
+
+
+def page(results: dict[str, Result]) -> str:
+    """Return the page."""
+    mains = {name: result for name, result in results.items() if "base" not in result["study"]}
+    sections = [verdict(mains), INTRODUCTION.partition("\n\n")[2]]
+    for name, result in results.items():
+        sections.append(section(name, result))
+    return "# Results\n\n" + "\n".join(sections)
+
+
+def verdict(mains: dict[str, Result]) -> str:
+    """Return the first paragraph: whether our best method is above SASRec and above plain, data set by data set."""
+    told = []
+    for result in mains.values():
+        rows = {row["model"]: row for row in result["summary"]["rows"]}
+        best = max((name for name in result["methods"]), key=lambda name: rows[name][METRIC])
+        others = [name for name in ("plain", "sasrec") if name in rows and name != best]
+        against = " and ".join(
+            f"{lead(result, best, other)['difference']:+.4f} against {other} ({sureness(lead(result, best, other))})"
+            for other in others
+        )
+        told.append(
+            f"{result['study']['title']}: our best is {best} with {METRIC} {rows[best][METRIC]:.4f}, {against}."
+        )
+    if not told:
+        return prose("No study has been run yet.")
+    return prose(" ".join([conclusion(mains), *told]))
+
+
+def conclusion(mains: dict[str, Result]) -> str:
+    """Say in one sentence whether counterfactual fine-tuning helps."""
+    helps = [lead(result, "cft", "plain") for result in mains.values() if {"cft", "plain"} <= set(result["methods"])]
+    sure = sum(test["p_holm"] < SURE and test["difference"] > 0 for test in helps)
+    if sure == len(helps):
+        return f"CFT is above plain fine-tuning, surely, in {sure} of {len(helps)} studies."
+    return (
+        f"CFT is above plain fine-tuning, surely, in {sure} of {len(helps)} studies: its gain is not shown in general."
+    )
+
+
+def section(name: str, result: Result) -> str:
+    study = result["study"]
+    parts = [f"## {study['title']}"]
+    if "question" in study:
+        parts.append(prose(study["question"]))
+    else:
+        parts.append(prose(setting(result)))
+    parts += [f"![{METRIC} of every row with its interval](results/{name}.svg)", rows_table(result)]
+    parts.append(tests_text(result))
+    if "base" not in study:
+        parts += ["### What the searches found", searches(result), "### Where", where(result)]
+        parts += ["### Popularity", popularity(result), "### Does the effect fade along a title?", fading(result)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def setting(result: Result) -> str:
+    counts, study = result["data"]["counts"], result["study"]
+    options = ", ".join(f"{key} {value}" for key, value in study["options"].items())
+    search = study.get("search", {})
+    first = next(iter(result["methods"].values()))
+    return (
+        f"{counts['users']:,} users, {counts['items']:,} items, {counts['events']:,} events; "
+        f"{result['data']['targets']:,} test targets. Every method: {options}; {first['epochs'][0]:.1f} epochs, "
+        f"{first['parameters'] / 1e6:.1f} million parameters, seeds {', '.join(map(str, study['seeds']))}, "
+        f"{search.get('trials', 0)} trials a method. Machine: {result['machine']['cpu']}, {result['machine']['jobs']} "
+        "commands at once."
+    )
+
+
+def rows_table(result: Result) -> str:
+    head = ("", METRIC, "95 % interval", "HR@10", "MRR@10", "coverage@10", "Gini@10", "minutes", "tokens a step")
+    rows = []
+    for row in result["summary"]["rows"]:
+        low, high = row[f"{METRIC}_ci"]
+        facts = result["methods"].get(row["model"], {})
+        rows.append(
+            (
+                row["model"],
+                f"{row[METRIC]:.4f}",
+                f"{low:.4f} to {high:.4f}",
+                *(f"{row[metric]:.4f}" for metric in ("HR@10", "MRR@10")),
+                *(f"{row[metric]:.2f}" for metric in ("coverage@10", "Gini@10")),
+                minutes(result, row["model"]),
+                f"{facts['tokens_a_step']:,.0f}" if facts else "",
+            )
+        )
+    note = "Minutes are those of one training and, after a plus, of the search."
+    return table(head, rows) + "\n\n" + prose(note)
+
+
+def minutes(result: Result, name: str) -> str:
+    if name in result["methods"]:
+        facts = result["methods"][name]
+        training = sum(facts["train_seconds"]) / len(facts["train_seconds"]) / 60
+        searching = sum(cell.get("seconds", 0) for cell in facts["search"]) / 60
+        return f"{training:.1f}" + (f" + {searching:.1f}" if searching else "")
+    if name in result["baselines"]:
+        return f"{result['baselines'][name]['seconds'] / 60:.1f} in all"
+    return ""
+
+
+def tests_text(result: Result) -> str:
+    """Return the tests of each row against plain (or the first of ours), one line each."""
+    names = [row["model"] for row in result["summary"]["rows"]]
+    reference = next(name for name in ("plain", *names) if name in names)
+    rows = []
+    for name in names:
+        if name != reference:
+            test = lead(result, name, reference)
+            low, high = test["ci"]
+            rows.append(
+                (
+                    name,
+                    f"{test['difference']:+.4f}",
+                    f"{low:+.4f} to {high:+.4f}",
+                    p_value(test["p"]),
+                    p_value(test["p_holm"]),
+                    p_value(test["p_permutation_holm"]),
+                )
+            )
+    head = (f"against {reference}", METRIC, "95 % interval", "p", "p, Holm", "p of the permutation test, Holm")
+    return table(head, rows) if rows else ""
+
+
+def searches(result: Result) -> str:
+    rows = []
+    for name, facts in result["methods"].items():
+        for place, cell in enumerate(facts["search"]):
+            options = ", ".join(f"{key} {float(value):.3g}" for key, value in cell["options"].items())
+            value = "" if cell.get("value") is None else f"{cell['value']:.4f}"
+            rows.append((name if place == 0 else "", options, value, cell["state"]))
+    for name, facts in result["baselines"].items():
+        best = sorted(facts["trials"], key=lambda trial: -trial["NDCG@10"])
+        for place, trial in enumerate(best):
+            options = ", ".join(f"{key} {trial['settings'][key]}" for key in facts["searched"])
+            rows.append((name if place == 0 else "", options, f"{trial['NDCG@10']:.4f}", "complete"))
+    return table(("", "options", f"validation {METRIC}", ""), rows)
+
+
+def where(result: Result) -> str:
+    """Return NDCG@10 by kind of target."""
+    cut: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in result["summary"]["slices"]:
+        cut.setdefault((row["slice"], row["value"]), {})[row["model"]] = row
+    names = [row["model"] for row in result["summary"]["rows"]]
+    rows = [
+        (
+            f"{kind} {value}",
+            f"{next(iter(models.values()))['targets']:,}",
+            *(f"{models[name][METRIC]:.4f}" if METRIC in models[name] else "" for name in names),
+        )
+        for (kind, value), models in cut.items()
+    ]
+    return table(("targets", "number", *names), rows)
+
+
+def popularity(result: Result) -> str:
+    found = result["summary"]["popularity"]
+    groups = range(1, len(found["training"]) + 1)
+    rows = [("histories", *(f"{share:.2f}" for share in found["histories"]))]
+    rows += [(name, *(f"{share:.2f}" for share in shares)) for name, shares in found["recommended"].items()]
+    text = (
+        "The share of the first ten recommendations that falls into each of five groups of items of equal training "
+        "mass, the few most popular items first."
+    )
+    return prose(text) + "\n\n" + table(("", *(f"group {group}" for group in groups)), rows)
+
+
+def fading(result: Result) -> str:
+    lines = []
+    for name, found in result["summary"]["effects"].items():
+        curve = ", ".join(
+            f"{one['choice']}: {one['mean']:.2f}" for one in found["by_choice"] if one["mean"] is not None
+        )
+        low, high = found["effect"]["ci"]
+        mean = f"{found['effect']['mean']:.3f} ({low:.3f} to {high:.3f})"
+        lines.append(f"- {name}: effect on the true title {mean} nats; by choice {curve}. {found['fade']['sentence']}")
+    return "\n".join(textwrap.fill(line, 118, subsequent_indent="  ", break_on_hyphens=False) for line in lines)
+
+
+def lead(result: Result, name: str, other: str) -> Test:
+    """Return the test of one row against another, a positive difference speaking for the first."""
+    for test in result["summary"]["tests"]:
+        if test["metric"] == METRIC and {test["a"], test["b"]} == {name, other}:
+            if test["a"] == name:
+                return dict(test)
+            low, high = test["ci"]
+            return test | {"a": name, "b": other, "difference": -test["difference"], "ci": [-high, -low]}
+    raise KeyError(f"no test of {name} against {other}")
+
+
+def sureness(test: Test) -> str:
+    sure = "sure" if test["p_holm"] < SURE else "not sure"
+    return f"p = {p_value(test['p'])}, {p_value(test['p_holm'])} by Holm: {sure}"
+
+
+def p_value(p: float) -> str:
+    return f"{p:.3f}"
+
+
+def picture(result: Result, path: Path) -> None:
+    """Draw NDCG@10 of every row with its interval."""
+    rows = result["summary"]["rows"]
+    with matplotlib.rc_context({"svg.hashsalt": "cftrec", "svg.fonttype": "none", "font.family": "sans-serif"}):
+        figure = Figure((6.4, 0.8 + 0.3 * len(rows)), layout="constrained")
+        axes = figure.subplots()
+        for place, row in enumerate(rows):
+            low, high = row[f"{METRIC}_ci"]
+            ours = row["model"] in result["methods"]
+            axes.plot([low, high], [place, place], color="#2266aa" if ours else "#888888", linewidth=2)
+            axes.plot([row[METRIC]], [place], "o", color="#2266aa" if ours else "#888888")
+        axes.set_yticks(range(len(rows)), [row["model"] for row in rows])
+        axes.invert_yaxis()
+        axes.set_xlim(left=0)
+        axes.set_xlabel(f"{METRIC} on the test split, 95 % intervals")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="x", color="#dddddd")
+        axes.set_axisbelow(True)
+        figure.savefig(path, format="svg", metadata={"Date": None}, facecolor="white")
+
+
+def prose(text: str) -> str:
+    return textwrap.fill(" ".join(text.split()), 118, break_on_hyphens=False, break_long_words=False)
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,0 +1,121 @@
+"""docs/results.md is what benchmarks/evidence_page.py makes of the committed results."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+evidence_page = pytest.importorskip("evidence_page")
+evidence = importlib.import_module("evidence")
+
+
+def row(model, value):
+    metrics = {"NDCG@10": value, "HR@10": 2 * value, "MRR@10": value / 2, "coverage@10": 0.5, "Gini@10": 0.25}
+    return {"model": model, **metrics, "NDCG@10_ci": [value - 0.01, value + 0.01]}
+
+
+def pair(a, b, difference, p):
+    low, high = difference - 0.01, difference + 0.01
+    return {
+        "a": a,
+        "b": b,
+        "metric": "NDCG@10",
+        "difference": difference,
+        "ci": [low, high],
+        "p": p,
+        "p_holm": min(1.0, 3 * p),
+        "p_permutation": p,
+        "p_permutation_holm": min(1.0, 3 * p),
+    }
+
+
+FACTS = {
+    "options": {},
+    "search": [{"options": {"learning_rate": "0.00123"}, "value": 0.07, "state": "complete", "seconds": 90.0}],
+    "parameters": 1_900_000,
+    "steps": [10, 10],
+    "epochs": [1.5, 1.5],
+    "tokens_a_step": 4321.0,
+    "train_seconds": [60.0, 120.0],
+    "evaluate_seconds": [5.0, 5.0],
+}
+RESULT = {
+    "machine": {"cpu": "C", "threads": 1, "python": "3.11", "jobs": 2},
+    "study": {"title": "A log", "options": {"max_steps": 10}, "seeds": [1, 2], "search": {"trials": 1}},
+    "data": {"counts": {"users": 50, "items": 40, "events": 3000}, "split": "leave-one-out", "targets": 50},
+    "methods": {"plain": FACTS, "cft": FACTS},
+    "baselines": {
+        "sasrec": {
+            "config": {},
+            "searched": ["dropout"],
+            "trials": [{"settings": {"dropout": 0.3}, "NDCG@10": 0.08}],
+            "epochs": 3,
+            "seconds": 30.0,
+            "libraries": {},
+        }
+    },
+    "summary": {
+        "headline": "",
+        "rows": [row("sasrec", 0.09), row("plain", 0.07), row("cft", 0.08)],
+        "tests": [pair("plain", "sasrec", -0.02, 0.01), pair("cft", "sasrec", -0.01, 0.2), pair("cft", "plain", 0.01, 0.4)],
+        "slices": [{"slice": "cold target", "value": "no", "targets": 49} | row(n, 0.1) for n in ("sasrec", "plain", "cft")],
+        "popularity": {"training": [0.5, 0.5], "histories": [0.4, 0.6], "recommended": {"cft": [0.9, 0.1]}},
+        "effects": {
+            "cft": {
+                "effect": {"mean": 0.5, "ci": [0.4, 0.6]},
+                "by_choice": [{"choice": 1, "mean": 0.5}, {"choice": 2, "mean": None}],
+                "fade": {"sentence": "It does not fade."},
+            }
+        },
+    },
+}
+
+
+def test_the_page_is_made_of_the_committed_results():
+    made = evidence_page.page(evidence_page.load(evidence.read_studies()))
+    assert evidence_page.PAGE.read_text(encoding="utf-8") == made, "run python benchmarks/evidence.py"
+
+
+def test_the_first_paragraph_says_what_came_out():
+    first = evidence_page.page({"a": RESULT}).split("\n\n")[1].replace("\n", " ")
+    assert "CFT is above plain fine-tuning, surely, in 0 of 1 studies: its gain is not shown in general." in first
+    assert "A log: our best is cft with NDCG@10 0.0800, +0.0100 against plain (p = 0.400, 1.000 by Holm: not sure)" in first
+    assert "and -0.0100 against sasrec (p = 0.200, 0.600 by Holm: not sure)" in first
+
+
+def test_tables_hold_every_row_search_and_test():
+    made = evidence_page.page({"a": RESULT})
+    assert "| cft | 0.0800 | 0.0700 to 0.0900 | 0.1600 | 0.0400 | 0.50 | 0.25 | 1.5 + 1.5 | 4,321 |" in made
+    assert "| sasrec | 0.0900 | 0.0800 to 0.1000 | 0.1800 | 0.0450 | 0.50 | 0.25 | 0.5 in all |  |" in made
+    assert "| sasrec | +0.0200 | +0.0100 to +0.0300 | 0.010 | 0.030 | 0.030 |" in made
+    assert "| cft | learning_rate 0.00123 | 0.0700 | complete |" in made
+    assert "- cft: effect on the true title 0.500 (0.400 to 0.600) nats; by choice 1: 0.50. It does not fade." in made
+
+
+def test_studies_are_whole_and_bases_come_first():
+    studies = evidence.read_studies()
+    assert studies
+    for name, study in studies.items():
+        assert study["seeds"] and study["data"] and study["options"]["max_steps"] > 0
+        for method in study.get("methods", {}).values():
+            assert set(method) <= {"set", "vary", "like"}
+        chain = evidence.in_order([name], studies)
+        assert chain[-1] == name and chain[0] == study.get("base", name)
+
+
+def test_finished_studies_are_those_whose_result_has_their_settings(tmp_path, monkeypatch):
+    monkeypatch.setattr(evidence, "RESULTS", tmp_path)
+    study = {"title": "x", "seeds": [1]}
+    assert not evidence.finished("x", {"x": study})
+    (tmp_path / "x.json").write_text(json.dumps({"study": study}))
+    assert evidence.finished("x", {"x": study})
+    assert not evidence.finished("x", {"x": study | {"seeds": [1, 2]}})
+
+
+def test_the_folder_of_a_way():
+    assert evidence.way_folder("--gamma 0.10 --prior trained") == "gamma-0.1-trained"
+    assert evidence.way_folder("--beam 10") == "beam-10"
