@@ -29,8 +29,8 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -110,20 +110,21 @@ class Runner:
         if not self.data.exists():
             source, *options = shlex.split(self.study["data"])
             self.command("prepare", ["prepare", source, *options, "--out", self.data])
-        searched = [name for name, method in self.methods.items() if "vary" in method]
-        # The longest commands first: a baseline's search is one command.
-        self.at_once([*map(self.baseline_task, self.study.get("baselines", {})), *map(self.search_task, searched)])
-        seeds = [(name, seed) for seed in self.study["seeds"] for name in self.methods]
-        self.at_once([lambda name=name, seed=seed: self.train(name, seed) for name, seed in seeds])
         ways = [(name, way) for name, several in self.study.get("ways", {}).items() for way in several]
-        self.at_once([lambda name=name, way=way: self.rank(name, way) for name, way in ways])
+        with ThreadPoolExecutor(self.jobs) as pool:
+            tasks = [pool.submit(self.baseline, name) for name in self.study.get("baselines", {})]
+            searches = {name: pool.submit(self.search, name) for name in self.methods if "vary" in self.methods[name]}
+            for seed in self.study["seeds"]:
+                tasks += [pool.submit(self.train, name, seed, searches.get(name)) for name in self.methods]
+            tasks += [pool.submit(self.rank, name, way) for name, way in ways]
+            try:
+                for done in tasks:
+                    done.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # what runs ends; the same call goes on from there
+                raise
         RESULTS.mkdir(parents=True, exist_ok=True)
         write_json(RESULTS / f"{self.name}.json", self.result())
-
-    def at_once(self, tasks: list[Callable[[], None]]) -> None:
-        with ThreadPoolExecutor(self.jobs) as pool:
-            for done in [pool.submit(task) for task in tasks]:
-                done.result()
 
     def command(self, name: str, words: list[Any]) -> None:
         """Run a command of cftrec on its share of the cores; its output goes into the study's log folder."""
@@ -138,31 +139,23 @@ class Runner:
         if code.returncode:
             raise SystemExit(f"{shlex.join(call)}: exit {code.returncode}; see {path}")
 
-    def baseline_task(self, name: str) -> Callable[[], None]:
+    def baseline(self, name: str) -> None:
         given = self.study["baselines"][name] or {}
-        options = ["--set", *pairs(given["set"])] if given.get("set") else []
+        options = ["--set", *pairs(given["set"])] if "set" in given else []
         options += ["--trials", given["trials"]] if "trials" in given else []
+        if not (self.folder / name).exists():
+            self.command(name, ["baseline", self.data, "--model", name, "--out", self.folder / name, *options])
 
-        def task() -> None:
-            if not (self.folder / name).exists():
-                self.command(name, ["baseline", self.data, "--model", name, "--out", self.folder / name, *options])
-
-        return task
-
-    def search_task(self, name: str) -> Callable[[], None]:
+    def search(self, name: str) -> None:
         method, search = self.methods[name], self.study["search"]
         options = self.study["options"] | method.get("set", {}) | search.get("options", {})
         where = self.folder / f"search-{name}"
+        summary = where / "summary.json"
+        if summary.exists() and len(read_json(summary)["cells"]) >= search["trials"]:
+            return
         words = ["sweep", self.data, "--out", where, "--trials", search["trials"], "--vary", *method["vary"]]
-
-        def task() -> None:
-            if (
-                not (where / "summary.json").exists()
-                or len(read_json(where / "summary.json")["cells"]) < search["trials"]
-            ):
-                self.command(f"search-{name}", [*words, "--set", *pairs(options)])
-
-        return task
+        words += ["--evaluations", search.get("evaluations", 5), "--set", *pairs(options)]
+        self.command(f"search-{name}", words)
 
     def options(self, name: str) -> dict[str, Any]:
         """Return a method's options: the study's, its own, and those that its search found best."""
@@ -178,7 +171,10 @@ class Runner:
             found = config.get("set", {}) | best.get("options", {})
         return self.study["options"] | found | method.get("set", {})
 
-    def train(self, name: str, seed: int) -> None:
+    def train(self, name: str, seed: int, search: Future[None] | None) -> None:
+        """Train and evaluate; the search was submitted before, so that waiting for it blocks nobody."""
+        if search is not None:
+            search.result()
         run = self.folder / f"{name}-{seed}"
         if not run.exists():
             options = self.options(name) | {"seed": seed}

@@ -61,8 +61,14 @@ RESULT = {
     "summary": {
         "headline": "",
         "rows": [row("sasrec", 0.09), row("plain", 0.07), row("cft", 0.08)],
-        "tests": [pair("plain", "sasrec", -0.02, 0.01), pair("cft", "sasrec", -0.01, 0.2), pair("cft", "plain", 0.01, 0.4)],
-        "slices": [{"slice": "cold target", "value": "no", "targets": 49} | row(n, 0.1) for n in ("sasrec", "plain", "cft")],
+        "tests": [
+            pair("plain", "sasrec", -0.02, 0.01),
+            pair("cft", "sasrec", -0.01, 0.2),
+            pair("cft", "plain", 0.01, 0.4),
+        ],
+        "slices": [
+            {"slice": "cold target", "value": "no", "targets": 49} | row(n, 0.1) for n in ("sasrec", "plain", "cft")
+        ],
         "popularity": {"training": [0.5, 0.5], "histories": [0.4, 0.6], "recommended": {"cft": [0.9, 0.1]}},
         "effects": {
             "cft": {
@@ -83,7 +89,10 @@ def test_the_page_is_made_of_the_committed_results():
 def test_the_first_paragraph_says_what_came_out():
     first = evidence_page.page({"a": RESULT}).split("\n\n")[1].replace("\n", " ")
     assert "CFT is above plain fine-tuning, surely, in 0 of 1 studies: its gain is not shown in general." in first
-    assert "A log: our best is cft with NDCG@10 0.0800, +0.0100 against plain (p = 0.400, 1.000 by Holm: not sure)" in first
+    assert (
+        "A log: our best is cft with NDCG@10 0.0800, +0.0100 against plain (p = 0.400, 1.000 by Holm: not sure)"
+        in first
+    )
     assert "and -0.0100 against sasrec (p = 0.200, 0.600 by Holm: not sure)" in first
 
 

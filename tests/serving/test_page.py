@@ -1,5 +1,7 @@
 """The page in a real browser: a history by keyboard, what it causes, the address, and titles that would be markup."""
 
+import re
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -13,8 +15,9 @@ from cftrec import CFTConfig, Dataset
 from cftrec.serving import make_app
 from cftrec.training import train
 
-browser = pytest.importorskip("browser")
-pytestmark = pytest.mark.skipif(browser.CHROMIUM is None, reason="no Chromium is installed")
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 
 HOSTILE = [
     "<img src=x onerror=document.title='broken'>",
@@ -54,119 +57,127 @@ def address(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def tab():
-    with browser.open_page() as tab:
-        yield tab
+def chromium():
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def tab(chromium):
+    """A tab; what it writes to its console, or throws, fails the test."""
+    page = chromium.new_page(viewport={"width": 1280, "height": 900}, locale="en")
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    yield page
+    page.close()
+    assert not complaints
 
 
 def ready(tab) -> None:
-    tab.until("document.querySelectorAll('.card').length === 4 && !document.querySelector('.busy')")
+    """Wait for two lists of each RUN."""
+    playwright.expect(tab.locator(".card")).to_have_count(4)
+    playwright.expect(tab.locator(".busy")).to_have_count(0)
 
 
 def history(tab) -> list[str]:
-    return tab.run("[...document.querySelectorAll('#history span')].map(one => one.textContent)")
+    return tab.locator("#history span").all_text_contents()
 
 
 def pick(tab, text: str, expected: str) -> None:
-    tab.run("document.getElementById('query').focus()")
-    tab.type(text)
-    tab.until(f"document.querySelector('#found [aria-selected=true]')?.textContent === {expected!r}")
-    tab.press("Enter")
+    tab.get_by_label("Add a title").fill(text)
+    playwright.expect(tab.locator("#found [aria-selected=true]")).to_have_text(expected)
+    tab.keyboard.press("Enter")
     ready(tab)
 
 
 def test_a_history_by_keyboard_and_why(tab, address, tmp_path):
-    tab.look(1280, 900)
-    tab.open(address)
+    tab.goto(address)
     ready(tab)
     pick(tab, "fargo", "Fargo (1996)")
     pick(tab, "star wasr", "Star Wars (1977)")
-    tab.run("document.getElementById('query').focus()")
-    tab.type("alien")
-    tab.until("document.querySelectorAll('#found li').length === 2")
-    tab.press("ArrowDown")
-    chosen = tab.run(
-        "document.getElementById(document.activeElement.getAttribute('aria-activedescendant')).textContent"
-    )
-    tab.press("Enter")
+    tab.get_by_label("Add a title").fill("alien")
+    playwright.expect(tab.locator("#found li")).to_have_count(2)
+    tab.keyboard.press("ArrowDown")
+    active = tab.get_by_label("Add a title").get_attribute("aria-activedescendant")
+    chosen = tab.locator(f"id={active}").text_content()
+    tab.keyboard.press("Enter")
     ready(tab)
     assert history(tab) == ["Fargo (1996)", "Star Wars (1977)", chosen]
 
-    tab.run("document.querySelector('#history li:last-child [data-act=\"Move earlier\"]').focus()")
-    tab.press("Enter")
+    tab.get_by_role("button", name="Move earlier: Star Wars (1977)").focus()
+    tab.keyboard.press("Enter")
     ready(tab)
-    assert history(tab) == ["Fargo (1996)", chosen, "Star Wars (1977)"]
-    assert tab.run("document.activeElement.getAttribute('aria-label')") == f"Move earlier: {chosen}"
-    tab.run("document.querySelector('#history li:first-child [data-act=Remove]').focus()")
-    tab.press("Enter")
+    assert history(tab) == ["Star Wars (1977)", "Fargo (1996)", chosen]
+    focused = tab.locator(":focus")
+    assert focused.get_attribute("aria-label").endswith(": Star Wars (1977)")
+    tab.get_by_role("button", name="Remove: Star Wars (1977)").focus()
+    tab.keyboard.press("Enter")
     ready(tab)
-    assert history(tab) == [chosen, "Star Wars (1977)"]
+    assert history(tab) == ["Fargo (1996)", chosen]
 
-    tab.run("document.querySelector('button.item').focus()")
-    tab.press("Enter")
-    tab.until("document.querySelectorAll('.bars').length === 2")
-    numbers = tab.run(
-        "[...document.querySelectorAll('.bars')].map(table => [...table.rows].map(row =>"
+    tab.locator("button.item").first.focus()
+    tab.keyboard.press("Enter")
+    bars = tab.locator(".bars")
+    playwright.expect(bars).to_have_count(2)
+    numbers = bars.evaluate_all(
+        "tables => tables.map(table => [...table.rows].map(row =>"
         " [row.cells[0].textContent, Number(row.cells[2].textContent.replace('−', '-'))]))"
     )
-    assert [title for title, _ in numbers[0]] == [chosen, "Star Wars (1977)"]
-    total = float(
-        tab.run("document.querySelector('.why p').textContent.match(/([+−][0-9.]+) nats/)[1]").replace("−", "-")
-    )
+    assert [title for title, _ in numbers[0]] == ["Fargo (1996)", chosen]
+    told = tab.locator(".why p").first.text_content()
+    total = float(re.search(r"([+−][0-9.]+) nats", told)[1].replace("−", "-"))
     assert sum(value for _, value in numbers[1]) == pytest.approx(total, abs=0.006 * len(numbers[1]))
-    for name, (width, dark) in {"light": (1280, False), "dark": (1280, True), "phone": (390, False)}.items():
-        tab.look(width, 1000, dark=dark)
-        tab.picture(tmp_path / f"{name}.png")
-        assert tab.run("document.documentElement.scrollWidth <= innerWidth"), f"{name} scrolls sideways"
-    assert not tab.complaints
+    for name, (width, scheme) in {"light": (1280, "light"), "dark": (1280, "dark"), "phone": (390, "light")}.items():
+        tab.set_viewport_size({"width": width, "height": 1000})
+        tab.emulate_media(color_scheme=scheme)
+        tab.screenshot(path=tmp_path / f"{name}.png")
+        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} scrolls sideways"
 
 
 def test_the_address_holds_the_state(tab, address):
-    tab.look(1280, 900)
-    tab.open(address)
+    tab.goto(address)
     ready(tab)
     pick(tab, "fargo", "Fargo (1996)")
-    tab.run("gamma.value = 1.5; gamma.dispatchEvent(new Event('input'))")
-    tab.run("k.value = 5; k.dispatchEvent(new Event('change'))")
-    tab.until("location.search.includes('gamma=1.5') && location.search.includes('k=5')")
+    tab.locator("#gamma").fill("1.5")
+    tab.get_by_label("Items").select_option("5")
+    tab.wait_for_url(lambda url: "gamma=1.5" in url and "k=5" in url)
     ready(tab)
-    tab.run("document.querySelector('button.item').click()")
-    tab.until("document.querySelector('.bars')")
-    kept = tab.run("location.href")
-    shown = tab.run("document.getElementById('models').innerText")
-    tab.open("about:blank")
-    tab.open(kept)
-    tab.until("document.querySelector('.bars')")
+    tab.locator("button.item").first.click()
+    tab.locator(".bars").first.wait_for()
+    kept, shown = tab.url, tab.locator("#models").inner_text()
+    tab.goto("about:blank")
+    tab.goto(kept)
+    tab.locator(".bars").first.wait_for()
     ready(tab)
     assert history(tab) == ["Fargo (1996)"]
-    assert tab.run("document.querySelectorAll('.bars').length") >= 2
-    assert tab.run("gamma.value") == "1.5"
-    assert tab.run("document.getElementById('models').innerText").split("\n")[:3] == shown.split("\n")[:3]
-    assert tab.run("[...document.querySelectorAll('.card ol')].map(list => list.children.length)") == [5, 5, 5, 5]
+    assert tab.locator(".bars").count() >= 2
+    assert tab.locator("#gamma").input_value() == "1.5"
+    assert tab.locator("#models").inner_text().split("\n")[:3] == shown.split("\n")[:3]
+    assert tab.locator(".card ol").evaluate_all("lists => lists.map(list => list.children.length)") == [5, 5, 5, 5]
 
 
 def test_titles_are_text(tab, address):
-    tab.open(address)
+    tab.goto(address)
     ready(tab)
     pick(tab, "onerror", HOSTILE[0])
     pick(tab, "script", HOSTILE[1])
-    tab.run("document.querySelector('button.item').click()")
-    tab.until("document.querySelector('.bars')")
+    tab.locator("button.item").first.click()
+    tab.locator(".bars").first.wait_for()
     assert history(tab) == HOSTILE[:2]
-    assert tab.run("document.title") == "cftrec: what a history causes"
-    assert tab.run("document.querySelectorAll('main img, main script').length") == 0
-    shown = tab.run("[...document.querySelectorAll('.title')].map(one => one.textContent)")
-    assert set(shown) <= set(TITLES)
-    assert not tab.complaints
+    assert tab.title() == "cftrec: what a history causes"
+    assert tab.locator("main img, main script").count() == 0
+    assert set(tab.locator(".title").all_text_contents()) <= set(TITLES)
 
 
 def test_everything_has_a_name(tab, address):
     """By the browser's own accessibility tree; and no two elements share an id."""
-    tab.open(address)
+    tab.goto(address)
     ready(tab)
     pick(tab, "fargo", "Fargo (1996)")
-    tab.command("Accessibility.enable")
-    nodes = tab.command("Accessibility.getFullAXTree")["nodes"]
+    nodes = tab.context.new_cdp_session(tab).send("Accessibility.getFullAXTree")["nodes"]
     wanted = {"button", "combobox", "searchbox", "slider", "textbox", "listbox", "group"}
     unnamed = [
         node
@@ -177,9 +188,8 @@ def test_everything_has_a_name(tab, address):
     ]
     assert not unnamed
     assert len(nodes) > 50
-    assert tab.run("new Set([...document.querySelectorAll('[id]')].map(one => one.id)).size") == tab.run(
-        "document.querySelectorAll('[id]').length"
-    )
+    ids = tab.locator("[id]").evaluate_all("all => all.map(one => one.id)")
+    assert len(set(ids)) == len(ids)
 
 
 def test_the_page_is_small_and_fetches_nothing_from_elsewhere():

@@ -1,0 +1,139 @@
+"""A study from its file to the page, by the commands of cftrec, and what a second call and an interruption do."""
+
+import importlib
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+
+from cftrec.artefacts import read_json
+from cftrec.cli import main
+
+pytest.importorskip("optuna", reason="the extra `sweep` is not installed")
+pytest.importorskip("rectools", reason="RecTools is not installed")
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+evidence = importlib.import_module("evidence")
+evidence_page = importlib.import_module("evidence_page")
+
+MAIN = {
+    "title": "A small log",
+    "options": {"nano_hidden_size": 16, "nano_heads": 2, "nano_layers": 1, "nano_vocab_size": 280, "max_steps": 3},
+    "seeds": [1, 2],
+    "search": {"trials": 2, "evaluations": 1, "options": {"max_steps": 2}},
+    "methods": {
+        "plain": {"set": {"effect_weight": 0, "beta": 1}, "vary": ["learning_rate=1e-3..1e-2:log"]},
+        "cft": {"vary": ["learning_rate=1e-3..1e-2:log", "effect_weight=0.01..0.5:log"]},
+    },
+    "baselines": {"itemknn": {"set": {"weighting": "cosine"}, "trials": 2}},
+}
+QUESTION = {
+    "title": "A part",
+    "question": "Does it help?",
+    "base": "small",
+    "beside": ["itemknn", "plain", "cft"],
+    "methods": {"prior kept": {"like": "cft", "set": {"prior_weight": 0.1}}},
+    "ways": {"cft": ["--beam 1", "--gamma 0.5"]},
+}
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """Studies, results and page in a folder of their own; commands run in this process and are counted."""
+    rng = np.random.default_rng(0)
+    rows = [
+        (f"u{user}", f"i{item}", 100 * user + n) for user in range(20) for n, item in enumerate(rng.permutation(9)[:6])
+    ]
+    pl.DataFrame(rows, ["user_id", "item_id", "time"], orient="row").write_csv(tmp_path / "log.csv")
+    items = {"item_id": [f"i{n}" for n in range(9)], "title": [f"Title {n}" for n in range(9)]}
+    pl.DataFrame(items).write_csv(tmp_path / "items.csv")
+    source = f"{tmp_path}/log.csv --format table --items {tmp_path}/items.csv --timestamp-column time"
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies" / "small.yaml").write_text(yaml.safe_dump(MAIN | {"data": source}, sort_keys=False))
+    (tmp_path / "studies" / "a-part.yaml").write_text(yaml.safe_dump(QUESTION, sort_keys=False))
+    monkeypatch.setattr(evidence, "STUDIES", tmp_path / "studies")
+    monkeypatch.setattr(evidence, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(evidence_page, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(evidence_page, "ROOT", tmp_path)
+    monkeypatch.setattr(evidence_page, "PAGE", tmp_path / "results.md")
+    monkeypatch.setattr(evidence_page, "PICTURES", tmp_path / "pictures")
+    called = []
+
+    def command(runner, name, words):
+        called.append(name)
+        main([*map(str, words)])
+
+    monkeypatch.setattr(evidence.Runner, "command", command)
+
+    def run(*words):
+        called.clear()
+        monkeypatch.setattr(sys, "argv", ["evidence", *words, "--work", str(tmp_path / "work"), "--jobs", "1"])
+        evidence.main()
+        return list(called)
+
+    return tmp_path, run
+
+
+def test_studies_from_their_files_to_the_page(place, capsys):
+    folder, run = place
+    first = run()
+    assert first[:4] == ["prepare", "itemknn", "search-plain", "search-cft"]
+    assert {"plain-1", "plain-2", "cft-1", "cft-2", "prior kept-1", "prior kept-2"} <= set(first)
+
+    result = read_json(folder / "results" / "small.json")
+    best = read_json(folder / "work" / "small" / "search-cft" / "summary.json")["best"]["options"]
+    manifest = read_json(folder / "work" / "small" / "cft-2" / "manifest.json")
+    assert manifest["config"]["seed"] == 2
+    for name in ("learning_rate", "effect_weight"):
+        assert manifest["config"][name] == pytest.approx(float(best[name]))
+    metrics = [read_json(folder / "work" / "small" / f"cft-{seed}" / "metrics.json") for seed in (1, 2)]
+    rows = {row["model"]: row for row in result["summary"]["rows"]}
+    assert list(rows) == ["popular", "itemknn", "plain", "cft"]
+    assert rows["cft"]["NDCG@10"] == pytest.approx(np.mean([one["NDCG@10"] for one in metrics]))
+    assert result["methods"]["cft"]["steps"] == [3, 3] and len(result["methods"]["cft"]["search"]) == 2
+
+    part = read_json(folder / "results" / "a-part.json")
+    names = [row["model"] for row in part["summary"]["rows"]]
+    assert names == ["popular", "itemknn", "plain", "cft", "prior kept", "cft beam 1", "cft gamma 0.5"]
+    kept = read_json(folder / "work" / "a-part" / "prior kept-1" / "manifest.json")["config"]
+    assert (kept["prior_weight"], kept["effect_weight"]) == (0.1, pytest.approx(float(best["effect_weight"])))
+
+    page = (folder / "results.md").read_text()
+    assert page.index("## A small log") < page.index("## A part")
+    for name in ("small", "a-part"):
+        assert f"results/{name}.svg" in page and (folder / "pictures" / f"{name}.svg").read_text().startswith("<?xml")
+
+    capsys.readouterr()
+    assert run() == []
+    assert "small: its result is there" in capsys.readouterr().out
+
+
+def test_an_interrupted_study_goes_on(place, monkeypatch):
+    folder, run = place
+    whole = evidence.Runner.command
+
+    def interrupted(runner, name, words):
+        if name == "evaluate-cft-1":
+            raise KeyboardInterrupt
+        whole(runner, name, words)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evidence.Runner, "command", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run("small")
+    assert not (folder / "results" / "small.json").exists()
+    rest = run("small")
+    assert rest[0] == "evaluate-cft-1" and "plain-1" not in rest and "search-cft" not in rest
+    shutil.rmtree(folder / "work" / "small" / "cft-2")
+    study = json.loads(json.dumps(yaml.safe_load((folder / "studies" / "small.yaml").read_text())))
+    (folder / "studies" / "small.yaml").write_text(yaml.safe_dump(study | {"title": "Another"}, sort_keys=False))
+    assert run("small") == ["cft-2", "evaluate-cft-2"]
+
+
+def test_an_unknown_study_is_named(place):
+    with pytest.raises(SystemExit, match="no study nothing; there are a-part, small"):
+        place[1]("nothing")
