@@ -8,7 +8,7 @@ import public_shapes as shapes
 import pytest
 
 from cftrec.data import prepare
-from cftrec.data.sources import SourceOptions, read_source, recognise
+from cftrec.data.sources import SourceOptions, lines, read_source, recognise
 from cftrec.errors import InputError
 
 Write = Callable[..., Path]
@@ -108,9 +108,20 @@ def test_gzip_and_zstd_read_as_the_plain_file(folder: Write, shape: str) -> None
         packed = read_source(
             folder({f"{file}.{name}": compress(content) for file, content in plain.items()}, name), "auto", PLAIN
         )
-        assert packed.events.equals(expected.events)
+        assert packed.events.rows() == expected.events.rows()
         assert packed.items.equals(expected.items)
         assert packed.facts["log_rows"] == expected.facts["log_rows"]
+
+
+@pytest.mark.parametrize("shape", ["AMAZON_2014", "AMAZON_2018", "AMAZON_2023", "STEAM", "GOODREADS", "YELP"])
+def test_blocks_of_a_line_read_as_one(folder: Write, shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = folder(getattr(shapes, shape), "files")
+    whole = read_source(path, "auto", PLAIN)
+    monkeypatch.setattr(lines, "_BLOCK", 50)
+    parts = read_source(path, "auto", PLAIN)
+    assert parts.events.rows() == whole.events.rows()
+    assert parts.items.equals(whole.items)
+    assert parts.facts == whole.facts
 
 
 def test_a_category_among_several_is_named_by_its_file(folder: Write) -> None:

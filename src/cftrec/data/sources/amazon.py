@@ -35,11 +35,10 @@ def read(source: str | Path, options: SourceOptions, limit: int | None = None) -
     if found is None:
         raise InputError(f"{source}: no file of reviews, whose records have {' or '.join(map(str, (_EARLY, _LATE)))}")
     log, items, (user, item, time), release = found
-    reviews = read_records(log, dict.fromkeys((user, item, time), pl.String), limit)
+    fields = dict.fromkeys((user, item, time), pl.String)
+    reviews = read_records(log, fields, limit, lambda part: event_frame(part[user], part[item], numbers(part[time])))
     table = read_records(items, dict.fromkeys((item, "title", *_OTHERS), pl.String), limit)
-    given = reviews.frame
-    events = event_frame(given[user], given[item], numbers(given[time]))
-    events, rows = complete(events, reviews.malformed)
+    events, rows = complete(reviews.frame, reviews.malformed)
     others = table.frame.select(name for name in _OTHERS if table.frame[name].null_count() < table.frame.height)
     frame = item_frame(table.frame[item], table.frame["title"], others)
     columns = {"user": user, "item": item, "timestamp": time, "title": "title"}

@@ -34,11 +34,15 @@ def read(source: str | Path, options: SourceOptions, limit: int | None = None) -
     if found is None:
         raise InputError(f"{source}: no file of interactions, whose records have {', '.join(_LOG)}")
     user, item, time = _LOG
-    log = read_records(found[0], dict.fromkeys(_LOG, pl.String), limit)
+    log = read_records(found[0], dict.fromkeys(_LOG, pl.String), limit, _events)
     table = read_records(found[1], dict.fromkeys((*_ITEMS, *_OTHERS), pl.String), limit)
-    times = dates(log.frame[time], "%a %b %d %H:%M:%S %z %Y")
-    events, rows = complete(event_frame(log.frame[user], log.frame[item], times), log.malformed)
+    events, rows = complete(log.frame, log.malformed)
     frame = item_frame(table.frame[item], table.frame["title"], table.frame.select(_OTHERS))
     columns = {"user": user, "item": item, "timestamp": time, "title": "title"}
     name = found[0].name.split(".")[0]
     return make_log(name, "goodreads", [log, table], events, frame, rows=rows, columns=columns)
+
+
+def _events(part: pl.DataFrame) -> pl.DataFrame:
+    user, item, time = _LOG
+    return event_frame(part[user], part[item], dates(part[time], "%a %b %d %H:%M:%S %z %Y"))

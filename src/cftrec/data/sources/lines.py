@@ -41,7 +41,7 @@ class Lines:
 
     Attributes:
         path: the file.
-        frame: a row a line.
+        frame: a row a line, or what was taken of the lines.
         malformed: number of lines that could not be read.
         facts: name, bytes, SHA-256 (of a whole file), lines, malformed ones, the numbers of the first of these, and
             lines read as Latin-1.
@@ -53,7 +53,27 @@ class Lines:
     facts: dict[str, Any]
 
 
-def read_lines(path: Path, parse: Callable[[bytes], Block], what: str, limit: int | None = None) -> Lines:
+class Codes:
+    """Categories of each column of str, common to all blocks and to nothing else."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, pl.Categorical] = {}
+
+    def code(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Return a block with its texts as categories."""
+        texts = [name for name, dtype in frame.schema.items() if dtype == pl.String]
+        for name in texts:
+            self.known.setdefault(name, pl.Categorical(pl.Categories.random()))
+        return frame.with_columns(pl.col(name).cast(self.known[name]) for name in texts)
+
+
+def read_lines(
+    path: Path,
+    parse: Callable[[bytes], Block],
+    what: str,
+    limit: int | None = None,
+    take: Callable[[pl.DataFrame], pl.DataFrame] | None = None,
+) -> Lines:
     """Read a file of lines; blank ones do not count.
 
     Args:
@@ -61,21 +81,26 @@ def read_lines(path: Path, parse: Callable[[bytes], Block], what: str, limit: in
         parse: makes a table of whole lines.
         what: what a line should be, for messages, such as "JSON objects".
         limit: look at so many lines only.
+        take: makes of each block's table what is kept of it, its texts as categories, which are 4 bytes a row; None:
+            all of it is kept, as it is.
 
     Raises:
         InputError: no such file, damaged or empty, or most of its lines cannot be read.
     """
     frames: list[pl.DataFrame] = []
     broken: list[int] = []
-    malformed = latin = before = 0
+    sound = malformed = latin = before = 0
+    codes = Codes()
     for text in _blocks(path, limit):
         block = parse(text)
-        frames.append(block.frame)
+        frames.append(block.frame if take is None else codes.code(take(block.frame)))
+        sound += block.frame.height
         broken += [before + line + 1 for line in block.broken[: _SHOWN - len(broken)]]
         malformed, latin = malformed + len(block.broken), latin + block.latin
         before += text.count(b"\n")
-    frame = pl.concat(frames) if frames else pl.DataFrame()
-    lines = frame.height + malformed
+    # Timestamps are whole in one block and not in another.
+    frame = pl.concat(frames, how="vertical_relaxed") if frames else pl.DataFrame()
+    lines = sound + malformed
     if not lines:
         raise InputError(f"{path}: the file is empty")
     if 2 * malformed > lines:

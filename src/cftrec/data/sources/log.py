@@ -127,8 +127,8 @@ def _in_seconds(events: pl.DataFrame) -> tuple[pl.DataFrame, str | None]:
 
 
 def has_text(column: str) -> pl.Expr:
-    """Return which cells of a column of str hold more than white space."""
-    return pl.col(column).str.contains(r"\S").fill_null(False)
+    """Return which cells of a column of texts hold more than white space."""
+    return pl.col(column).cast(pl.String).str.contains(r"\S").fill_null(False)
 
 
 def complete(events: pl.DataFrame, malformed: int, timed: bool = True) -> tuple[pl.DataFrame, dict[str, Any]]:

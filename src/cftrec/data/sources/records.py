@@ -9,7 +9,7 @@ import io
 import json
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -36,18 +36,24 @@ _WORDS = {"True": "true", "False": "false", "None": "null", "nan": "null"}
 _NAN = re.compile(r"(?<=: )nan(?=[,}])")
 
 
-def read_records(path: Path, schema: Schema, limit: int | None = None) -> Lines:
+def read_records(
+    path: Path,
+    schema: Schema,
+    limit: int | None = None,
+    take: Callable[[pl.DataFrame], pl.DataFrame] | None = None,
+) -> Lines:
     """Read the named fields of a file of records; fields that are missing are null.
 
     Args:
         path: the file; plain, gzip or zstd.
         schema: fields and types: str (numbers become text), or lists and structs of str.
         limit: look at so many lines only.
+        take: what of a long log is kept, as in `read_lines`.
 
     Raises:
         InputError: as `read_lines`.
     """
-    return read_lines(path, lambda block: _parse(block, schema), "JSON objects", limit)
+    return read_lines(path, lambda block: _parse(block, schema), "JSON objects", limit, take)
 
 
 def record_files(

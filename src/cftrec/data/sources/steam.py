@@ -44,9 +44,9 @@ def read(source: str | Path, options: SourceOptions, limit: int | None = None) -
     options.refuse_others("steam")
     path = Path(source)
     if found := record_files(path, _REVIEWS, {"id", "app_name"}):
-        log = read_records(found[0], dict.fromkeys(("username", "product_id", "date"), pl.String), limit)
-        users, items, times = (log.frame[name] for name in ("username", "product_id", "date"))
-        return _log(log, found[1], event_frame(users, items, dates(times, "%Y-%m-%d")), "username", limit)
+        fields = dict.fromkeys(("username", "product_id", "date"), pl.String)
+        log = read_records(found[0], fields, limit, _reviews)
+        return _log(log, found[1], log.frame, "username", limit)
     if found := record_files(path, _USERS, {"id", "app_name"}):
         log = _nested(found[0], "reviews", ("item_id", "posted"), limit)
         times = dates(log.frame["posted"], "Posted %B %d, %Y.")
@@ -70,6 +70,10 @@ def _nested(path: Path, name: str, fields: tuple[str, ...], limit: int | None) -
     log = read_records(path, {"user_id": pl.String, name: inner}, limit)
     frame = log.frame.filter(pl.col(name).list.len() > 0).explode(name).unnest(name)
     return Lines(log.path, frame, log.malformed, log.facts)
+
+
+def _reviews(part: pl.DataFrame) -> pl.DataFrame:
+    return event_frame(part["username"], part["product_id"], dates(part["date"], "%Y-%m-%d"))
 
 
 def _log(log: Lines, games: Path, events: pl.DataFrame, user: str, limit: int | None) -> Log:

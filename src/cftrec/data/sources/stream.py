@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from cftrec.artefacts import sha256
-from cftrec.data.sources.lines import Lines, opened
+from cftrec.data.sources.lines import Codes, Lines, opened
 from cftrec.data.sources.sheet import Sheet, parse_text, read_text
 from cftrec.errors import InputError
 
@@ -42,8 +42,8 @@ def read_log(
     """
     if limit is not None:
         sheet = read_text(path, separator, columns=columns, quotes=quotes, limit=limit)
-        return Lines(path, _Codes().code(take(sheet)), 0, sheet.facts)
-    codes, frames = _Codes(), list[pl.DataFrame]()
+        return Lines(path, Codes().code(take(sheet)), 0, sheet.facts)
+    codes, frames = Codes(), list[pl.DataFrame]()
     header = b""
     for text in _blocks(path, quotes, block):
         try:
@@ -60,19 +60,6 @@ def read_log(
     facts = {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
     # Timestamps are whole in one block and not in another.
     return Lines(path, pl.concat(frames, how="vertical_relaxed", rechunk=True), 0, facts)
-
-
-class _Codes:
-    """Categories of each column of str, common to all blocks and to nothing else."""
-
-    def __init__(self) -> None:
-        self.known: dict[str, pl.Categorical] = {}
-
-    def code(self, frame: pl.DataFrame) -> pl.DataFrame:
-        texts = [name for name, dtype in frame.schema.items() if dtype == pl.String]
-        for name in texts:
-            self.known.setdefault(name, pl.Categorical(pl.Categories.random()))
-        return frame.with_columns(pl.col(name).cast(self.known[name]) for name in texts)
 
 
 def _blocks(path: Path, quotes: bool, size: int) -> Iterator[bytes]:

@@ -34,10 +34,14 @@ def read(source: str | Path, options: SourceOptions, limit: int | None = None) -
     if found is None:
         raise InputError(f"{source}: no file of reviews, whose records have {', '.join(_LOG)}, stars")
     user, item, time = _LOG
-    reviews = read_records(found[0], dict.fromkeys(_LOG, pl.String), limit)
+    reviews = read_records(found[0], dict.fromkeys(_LOG, pl.String), limit, _events)
     table = read_records(found[1], dict.fromkeys((*_ITEMS, *_OTHERS), pl.String), limit)
-    times = dates(reviews.frame[time], "%Y-%m-%d %H:%M:%S")
-    events, rows = complete(event_frame(reviews.frame[user], reviews.frame[item], times), reviews.malformed)
+    events, rows = complete(reviews.frame, reviews.malformed)
     frame = item_frame(table.frame[item], table.frame["name"], table.frame.select(_OTHERS))
     columns = {"user": user, "item": item, "timestamp": time, "title": "name"}
     return make_log("yelp", "yelp", [reviews, table], events, frame, rows=rows, columns=columns)
+
+
+def _events(part: pl.DataFrame) -> pl.DataFrame:
+    user, item, time = _LOG
+    return event_frame(part[user], part[item], dates(part[time], "%Y-%m-%d %H:%M:%S"))
