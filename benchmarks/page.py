@@ -314,6 +314,11 @@ def decoding(results: list[Result]) -> list[str]:
             for side, facts in result["sides"].items()
         ]
         name = f"{MODELS.get(options['model'], options['model'])}, {DATA[options['data']]}"
+        by_vocabulary = (
+            f", under the vocabulary softmax {certified['vocabulary']:.1%} of {options['vocabulary_users']}"
+            if "vocabulary" in certified
+            else ""
+        )
         checked = result["recall_of_exact_by_brute_force"]
         oracle = (
             "" if checked is None else f"; against every title's log p ({options['check']} users) recall {checked:.4f}"
@@ -322,8 +327,7 @@ def decoding(results: list[Result]) -> list[str]:
             f"### {name}, {options['titles']:,} titles, {'bf16' if options['bf16'] else 'fp32'}",
             prose(
                 f"{options['users']} users, top {options['k']}, {options['repeats']} turns. Certified with the default "
-                f"budget: {certified['catalogue']:.1%} of users, under the vocabulary softmax "
-                f"{certified['vocabulary']:.1%} of {options['vocabulary_users']}{oracle}."
+                f"budget: {certified['catalogue']:.1%} of users{by_vocabulary}{oracle}."
             ),
             table(("side", "users/s", "time over exact", "search tokens a user", "recall", "mean log p"), rows),
         ]
