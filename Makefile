@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_OUT ?= demo
 
-.PHONY: setup baselines demo test check bench
+.PHONY: setup baselines demo test check bench evidence
 
 setup: $(READY)
 
@@ -53,3 +53,7 @@ bench: $(READY)
 		$(BIN)/python benchmarks/decode.py --save --data games --model smollm2 --repeats 3 --check 0; \
 		$(BIN)/python benchmarks/large_trie.py --save; true; fi
 	$(BIN)/python benchmarks/page.py
+
+# The studies of benchmarks/quality/ that have no result yet, then docs/results.md; hours, and resumable.
+evidence: baselines
+	$(BIN)/python benchmarks/evidence.py

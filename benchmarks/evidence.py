@@ -39,6 +39,7 @@ import yaml
 from cftrec.artefacts import package_versions, read_json, write_json
 from cftrec.evaluation import compare
 from cftrec.evaluation.measures import TESTED
+from cftrec.training import load_config
 from common import machine
 from evidence_page import write_page
 
@@ -175,9 +176,10 @@ class Runner:
         """Train and evaluate; the search was submitted before, so that waiting for it blocks nobody."""
         if search is not None:
             search.result()
-        run = self.folder / f"{name}-{seed}"
-        if not run.exists():
-            options = self.options(name) | {"seed": seed}
+        run, options = self.folder / f"{name}-{seed}", self.options(name) | {"seed": seed}
+        if run.exists():
+            check_same(run, options)
+        else:
             self.command(run.name, ["train", self.data, "--out", run, "--set", *pairs(options)])
         if not (run / "evaluation.json").exists():
             self.command(f"evaluate-{run.name}", ["evaluate", run, self.data])
@@ -250,6 +252,14 @@ class Runner:
             "train_seconds": [manifest["seconds"] for manifest in manifests],
             "evaluate_seconds": [read_json(run / "evaluation.json")["seconds"] for run in runs],
         }
+
+
+def check_same(run: Path, options: dict[str, Any]) -> None:
+    """Refuse a RUN of a study whose file has changed since."""
+    wanted, had = load_config(None, options).to_options(), read_json(run / "manifest.json")["config"]
+    differ = sorted(key for key in wanted.keys() | had.keys() if wanted.get(key) != had.get(key))
+    if differ:
+        raise SystemExit(f"{run}: was trained with another {', '.join(differ)}; remove it, or name another --work")
 
 
 def pairs(options: dict[str, Any]) -> list[str]:

@@ -132,6 +132,10 @@ def test_an_interrupted_study_goes_on(place, monkeypatch):
     study = json.loads(json.dumps(yaml.safe_load((folder / "studies" / "small.yaml").read_text())))
     (folder / "studies" / "small.yaml").write_text(yaml.safe_dump(study | {"title": "Another"}, sort_keys=False))
     assert run("small") == ["cft-2", "evaluate-cft-2"]
+    changed = study | {"options": study["options"] | {"max_steps": 4}, "title": "A third"}
+    (folder / "studies" / "small.yaml").write_text(yaml.safe_dump(changed, sort_keys=False))
+    with pytest.raises(SystemExit, match="plain-1: was trained with another max_steps; remove it"):
+        run("small")
 
 
 def test_an_unknown_study_is_named(place):

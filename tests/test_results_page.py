@@ -86,6 +86,11 @@ def test_the_page_is_made_of_the_committed_results():
     assert evidence_page.PAGE.read_text(encoding="utf-8") == made, "run python benchmarks/evidence.py"
 
 
+def test_readme_begins_its_results_with_the_page_s_first_paragraph():
+    first = evidence_page.PAGE.read_text(encoding="utf-8").split("\n\n")[1]
+    assert first in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 def test_the_first_paragraph_says_what_came_out():
     first = evidence_page.page({"a": RESULT}).split("\n\n")[1].replace("\n", " ")
     assert "CFT is surely above plain fine-tuning in 0 of 1 studies: its gain is not shown. " in first

@@ -207,6 +207,8 @@ def test_other_evaluations_of_a_run_are_rows_of_their_own(tmp_path, seeds, datas
     assert [member["run"] for member in summary["seeds"][name]] == ["cft-1/last", "cft-2/last"]
     held = compare([run / "validation" for run in seeds[1::2]], tmp_path / "held", draws=50)
     assert held["split"] == "validation"
+    with pytest.raises(InputError, match=r"beam-3: this RUN has no such evaluation; .*cft-1 DATASET`, with the"):
+        compare([seeds[1] / "beam-3"], tmp_path / "none")
     with pytest.raises(InputError, match="validation: evaluated on other users or targets"):
         compare([seeds[1], seeds[1] / "validation"], tmp_path / "mixed")
 

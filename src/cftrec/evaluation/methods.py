@@ -108,7 +108,9 @@ def _check_seeds(method: Method) -> None:
 def _identity(run: EvaluatedRun) -> str:
     """Return what RUNs that differ in their seed alone share; a RUN whose config is not known is alone."""
     config = {key: value for key, value in _config(run).items() if key not in SEEDS}
-    return _text([config, run.manifest.get("dataset", {}).get("sha256"), run.part]) if _config(run) else str(run.path)
+    if not _config(run):
+        return str(run.path)
+    return _text([config, run.manifest.get("dataset", {}).get("sha256"), run.part, run.evaluation.get("way")])
 
 
 def _config(run: EvaluatedRun) -> dict[str, Any]:

@@ -73,11 +73,11 @@ def read_run(path: Path) -> EvaluatedRun:
     Raises:
         InputError: neither a RUN nor predictions, not evaluated, or a file of the evaluation is missing or broken.
     """
-    path = path.resolve()
     owner = _owner(path)
     manifest = read_manifest(owner, "run", "predictions")
     if not (path / "evaluation.json").is_file():
-        raise InputError(f"{path}: this RUN has no evaluation; run `cftrec evaluate {path} DATASET` first")
+        what = "no evaluation" if path == owner else "no such evaluation"
+        raise InputError(f"{path}: this RUN has {what}; {_again(path).removesuffix(' again')} first")
     ranks = _read_table(path, "ranks", RANKS_SCHEMA)
     popular = _read_table(path, "popular", POPULAR_SCHEMA)
     if not ranks.select("user", "target").equals(popular.select("user", "target")):
@@ -89,7 +89,7 @@ def read_run(path: Path) -> EvaluatedRun:
     return EvaluatedRun(
         path=path,
         run_name=str(manifest.get("name", owner.name)),
-        part=path.relative_to(owner).as_posix() if path != owner else "",
+        part=_part(path, owner),
         manifest=manifest,
         evaluation=read_json(path / "evaluation.json"),
         ranks=ranks[order],
@@ -103,9 +103,12 @@ def read_run(path: Path) -> EvaluatedRun:
 
 def _owner(path: Path) -> Path:
     """Return the RUN that an evaluation's folder lies in (RUN/SPLIT/WAY at most), or the folder itself."""
-    if (path / MANIFEST).is_file() or not (path / "evaluation.json").is_file():
-        return path
-    return next((parent for parent in path.parents[:2] if (parent / MANIFEST).is_file()), path)
+    inside = () if (path / MANIFEST).is_file() else path.absolute().parents[:2]
+    return next((parent for parent in inside if (parent / MANIFEST).is_file()), path)
+
+
+def _part(path: Path, owner: Path) -> str:
+    return "" if path == owner else path.absolute().relative_to(owner).as_posix()
 
 
 def read_runs(paths: Sequence[Path]) -> list[EvaluatedRun]:
@@ -197,7 +200,9 @@ def _read_catalogue(file: Path) -> pl.DataFrame:
 
 
 def _again(path: Path) -> str:
-    return f"run `cftrec evaluate {path} DATASET` again"
+    owner = _owner(path)
+    how = f", with the options that write {_part(path, owner)}," if path != owner else ""
+    return f"run `cftrec evaluate {owner} DATASET`{how} again"
 
 
 def _line(error: Exception) -> str:

@@ -73,6 +73,8 @@ def sweep(
     common = {
         "eval_strategy": "steps",
         "eval_steps": 1 / evaluations,
+        "save_strategy": "steps",  # transformers wants checkpoints at evaluations, to load the best
+        "save_steps": 1 / evaluations,
         "load_best_model_at_end": True,
         "metric_for_best_model": metric,
     } | dict(options)

@@ -47,9 +47,9 @@ class Log:
     """A source as read, before any preparation.
 
     Attributes:
-        events: one row an event, in the order of the source: `user` str, `item` str, `timestamp` int64, or
-            float64 where one has a fraction (seconds, or what the source counts in; null in every row of a source
-            that has none).
+        events: one row an event, in the order of the source: `user` and `item` str or, of a long log, categories;
+            `timestamp` int64, or float64 where one has a fraction (seconds, or what the source counts in; null in
+            every row of a source that has none).
         items: one row an item, in the order of the source: `item_id` str (unique), `title` str or null, then the
             source's other columns as str. The log may hold items that are not here, and the other way round.
         facts: for the manifest: name, format, files with SHA-256, columns used, unit of the timestamps, rows read and
@@ -127,8 +127,17 @@ def _in_seconds(events: pl.DataFrame) -> tuple[pl.DataFrame, str | None]:
 
 
 def has_text(column: str) -> pl.Expr:
-    """Return which cells of a column of texts hold more than white space."""
-    return pl.col(column).cast(pl.String).str.contains(r"\S").fill_null(False)
+    """Return which cells of a column of str hold more than white space."""
+    return pl.col(column).str.contains(r"\S").fill_null(False)
+
+
+def _filled(texts: pl.Series) -> pl.Series:
+    """Return which texts hold more than white space; of categories each is looked at once."""
+    if texts.dtype == pl.String:
+        return texts.to_frame("text").select(has_text("text")).to_series()
+    names = texts.unique()
+    blank = names.filter(~_filled(names.cast(pl.String)))
+    return texts.is_not_null() & ~texts.is_in(blank.drop_nulls().implode())
 
 
 def complete(events: pl.DataFrame, malformed: int, timed: bool = True) -> tuple[pl.DataFrame, dict[str, Any]]:
@@ -141,12 +150,14 @@ def complete(events: pl.DataFrame, malformed: int, timed: bool = True) -> tuple[
     """
     dropped = {"malformed": malformed}
     count = events.height + malformed
-    whole = {"without_user": has_text("user"), "without_item": has_text("item")}
+    whole = {"without_user": _filled(events["user"]), "without_item": _filled(events["item"])}
     if timed:
-        whole["without_timestamp"] = pl.col("timestamp").is_not_null()
+        whole["without_timestamp"] = events["timestamp"].is_not_null()
+    kept = pl.repeat(True, events.height, eager=True)
     for reason, test in whole.items():
-        before, events = events.height, events.filter(test)
-        dropped[reason] = before - events.height
+        dropped[reason] = int((kept & ~test).sum())
+        kept &= test
+    events = events.filter(kept)
     return events, {"in": count, "kept": events.height, "dropped": dropped}
 
 
