@@ -24,9 +24,9 @@ Hours on two cores; name studies to run some.
 """
 
 import argparse
-import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -39,13 +39,13 @@ import yaml
 from cftrec.artefacts import package_versions, read_json, write_json
 from cftrec.evaluation import compare
 from cftrec.evaluation.measures import TESTED
-from cftrec.training import load_config
 from common import machine
 from evidence_page import write_page
 
 STUDIES = Path(__file__).parent / "quality"
 RESULTS = Path(__file__).parent / "results" / "quality"
 COMMAND = str(Path(sys.executable).with_name("cftrec"))
+DRAWS = 10_000  # so that the least p, times the pairs of a study with many rows, is still below .05
 SHOWN = (*TESTED, "HR@20", "NDCG@20", "coverage@10", "Gini@10", "novelty@10", "shift@10")
 
 Study = dict[str, Any]
@@ -56,25 +56,40 @@ def main() -> None:
     options.add_argument("studies", nargs="*", help="names of files in benchmarks/quality/; none: all")
     options.add_argument("--work", type=Path, default=Path("evidence"), help="folder of everything (default: evidence)")
     options.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="commands at once, a core each")
+    options.add_argument(
+        "--page", action="store_true", help="run nothing, write the page of the results that are there"
+    )
     args = options.parse_args()
     studies = read_studies()
-    for name in in_order(args.studies or list(studies), studies):
-        if finished(name, studies):
+    failed = []
+    for name in [] if args.page else in_order(args.studies or list(studies), studies):
+        if not to_run(name, studies, args.work):
             print(f"{name}: its result is there")
-        else:
+            continue
+        try:
             Runner(name, studies, args.work, args.jobs).run()
+        except Failed as error:  # such as a log that is not on this machine; the other studies do not need it
+            print(f"{name}: {error}", file=sys.stderr)
+            failed.append(name)
+        write_page(studies)
     write_page(studies)
+    if failed:
+        raise SystemExit(f"evidence: {', '.join(failed)}: not finished")
+
+
+class Failed(Exception):
+    """A study cannot go on."""
 
 
 def read_studies() -> dict[str, Study]:
-    """Return all studies; one with a base has the base's data, options and seeds where it has none of its own."""
+    """Return all studies; one with a base has its data, options and seeds, and says what the base was."""
     read = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(STUDIES.glob("*.yaml"))}
-    return {
-        name: {key: read[study["base"]][key] for key in ("data", "options", "seeds")} | study
-        if "base" in study
-        else study
-        for name, study in read.items()
-    }
+    studies = {}
+    for name, study in read.items():
+        base = read[study["base"]] if "base" in study else {}
+        of = {"of": {key: base.get(key) for key in ("search", "methods", "baselines")}} if base else {}
+        studies[name] = {key: base[key] for key in ("data", "options", "seeds") if base} | study | of
+    return studies
 
 
 def in_order(names: Iterable[str], studies: dict[str, Study]) -> list[str]:
@@ -85,6 +100,12 @@ def in_order(names: Iterable[str], studies: dict[str, Study]) -> list[str]:
             raise SystemExit(f"evidence: no study {name}; there are {', '.join(studies)}")
         chosen += [one for one in (studies[name].get("base"), name) if one and one not in chosen]
     return chosen
+
+
+def to_run(name: str, studies: dict[str, Study], work: Path) -> bool:
+    """Say whether a study has no result of these settings, or others that have none need its RUNs."""
+    needed = any(study.get("base") == name and not finished(other, studies) for other, study in studies.items())
+    return not finished(name, studies) or (needed and not (work / name).exists())
 
 
 def finished(name: str, studies: dict[str, Study]) -> bool:
@@ -108,6 +129,7 @@ class Runner:
     def run(self) -> None:
         """Do what is not done yet, compare, and keep the result."""
         self.log.mkdir(parents=True, exist_ok=True)
+        self.claim()
         if not self.data.exists():
             source, *options = shlex.split(self.study["data"])
             self.command("prepare", ["prepare", source, *options, "--out", self.data])
@@ -127,6 +149,18 @@ class Runner:
         RESULTS.mkdir(parents=True, exist_ok=True)
         write_json(RESULTS / f"{self.name}.json", self.result())
 
+    def claim(self) -> None:
+        """Refuse a work folder in which the same name stands for something else; more seeds and methods may come."""
+        path = self.folder / "study.json"
+        known = read_json(path) if path.exists() else self.study
+        differ = [key for key in ("data", "options", "search", "of") if known.get(key) != self.study.get(key)]
+        for kind in ("methods", "baselines"):
+            had, wanted = known.get(kind, {}), self.study.get(kind, {})
+            differ += [name for name in had if name in wanted and had[name] != wanted[name]]
+        if differ:
+            raise Failed(f"{self.folder} was made with another {', '.join(differ)}; remove it, or name another --work")
+        write_json(path, self.study)
+
     def command(self, name: str, words: list[Any]) -> None:
         """Run a command of cftrec on its share of the cores; its output goes into the study's log folder."""
         threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
@@ -138,7 +172,7 @@ class Runner:
                 call, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": threads}, check=False
             )
         if code.returncode:
-            raise SystemExit(f"{shlex.join(call)}: exit {code.returncode}; see {path}")
+            raise Failed(f"{shlex.join(call)}: exit {code.returncode}; see {path}")
 
     def baseline(self, name: str) -> None:
         given = self.study["baselines"][name] or {}
@@ -163,23 +197,25 @@ class Runner:
         method = self.methods[name]
         found: dict[str, Any] = {}
         if "vary" in method:
-            found = read_json(self.folder / f"search-{name}" / "summary.json")["best"]["options"]
+            found = self.best(self.folder, name)
         elif "like" in method and self.base is not None:
             config = self.base_study["methods"][method["like"]]
-            best = (
-                read_json(self.base / f"search-{method['like']}" / "summary.json")["best"] if "vary" in config else {}
-            )
-            found = config.get("set", {}) | best.get("options", {})
+            found = config.get("set", {}) | (self.best(self.base, method["like"]) if "vary" in config else {})
         return self.study["options"] | found | method.get("set", {})
+
+    @staticmethod
+    def best(where: Path, name: str) -> dict[str, Any]:
+        found = read_json(where / f"search-{name}" / "summary.json")["best"]
+        if found is None:
+            raise Failed(f"{where / f'search-{name}'}: no cell was trained to its end")
+        return found["options"]
 
     def train(self, name: str, seed: int, search: Future[None] | None) -> None:
         """Train and evaluate; the search was submitted before, so that waiting for it blocks nobody."""
         if search is not None:
             search.result()
         run, options = self.folder / f"{name}-{seed}", self.options(name) | {"seed": seed}
-        if run.exists():
-            check_same(run, options)
-        else:
+        if not run.exists():
             self.command(run.name, ["train", self.data, "--out", run, "--set", *pairs(options)])
         if not (run / "evaluation.json").exists():
             self.command(f"evaluate-{run.name}", ["evaluate", run, self.data])
@@ -188,8 +224,7 @@ class Runner:
         assert self.base is not None
         for seed in self.study["seeds"]:
             run = self.base / f"{name}-{seed}"
-            done = [json.loads(path.read_text())["way"] for path in run.glob("*/evaluation.json")]
-            if way_folder(way) not in {one["name"] for one in done}:
+            if not (run / way_folder(way) / "evaluation.json").exists():
                 self.command(f"rank-{run.name}-{way_folder(way)}", ["evaluate", run, self.data, *shlex.split(way)])
 
     def rows(self) -> dict[str, list[Path]]:
@@ -216,8 +251,8 @@ class Runner:
         out = self.folder / "comparison"
         folders = [folder for several in rows.values() for folder in several]
         names = [name for name, several in rows.items() for _ in several]
-        subprocess.run(["rm", "-rf", str(out)], check=True)
-        summary = compare(folders, out, names=names)
+        shutil.rmtree(out, ignore_errors=True)
+        summary = compare(folders, out, names=names, draws=DRAWS)
         manifest = read_json(self.data / "manifest.json")
         return {
             "benchmark": f"quality/{self.name}",
@@ -252,14 +287,6 @@ class Runner:
             "train_seconds": [manifest["seconds"] for manifest in manifests],
             "evaluate_seconds": [read_json(run / "evaluation.json")["seconds"] for run in runs],
         }
-
-
-def check_same(run: Path, options: dict[str, Any]) -> None:
-    """Refuse a RUN of a study whose file has changed since."""
-    wanted, had = load_config(None, options).to_options(), read_json(run / "manifest.json")["config"]
-    differ = sorted(key for key in wanted.keys() | had.keys() if wanted.get(key) != had.get(key))
-    if differ:
-        raise SystemExit(f"{run}: was trained with another {', '.join(differ)}; remove it, or name another --work")
 
 
 def pairs(options: dict[str, Any]) -> list[str]:

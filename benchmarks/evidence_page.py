@@ -14,12 +14,16 @@ PAGE = ROOT / "docs" / "results.md"
 PICTURES = ROOT / "docs" / "results"
 METRIC = "NDCG@10"
 SURE = 0.05
+BASELINES = ("popular", "itemknn", "ease", "sasrec", "bert4rec")
 INTRODUCTION = """\
-Made by `benchmarks/evidence.py` from `benchmarks/results/quality/`; nothing here is typed by hand. A study is a file of
-`benchmarks/quality/`, run by the same command. All methods of a study have equal steps and samples, and searches of
-equally many trials on the validation split; the test split is asked once. Every list ranks the whole catalogue, less
-what the user has. Intervals (95 %) are bootstraps over users, and over training seeds where a method has several; p is
-of the paired bootstrap, adjusted by Holm for all pairs of a study.
+Made by `benchmarks/evidence.py` from `benchmarks/results/quality/`; nothing here is typed by hand. A study is a
+file of `benchmarks/quality/`, run by the commands of cftrec. Our methods in a study have equal steps, and each its
+own search of equally many trials on the validation split, whatever number of options it has to search; baselines
+have the search of `cftrec baseline`. Settings are chosen on validation alone; "our best" is the method with the
+best number on the test split. Every list ranks the whole catalogue, less what the user has. Intervals (95 %) are
+bootstraps over users, and over training seeds where a method has several; a baseline is one training. p is of the
+paired bootstrap, adjusted by Holm for all pairs of a study; sure means below .05. Minutes are those of commands
+that ran side by side.
 """
 
 Result = dict[str, Any]
@@ -53,16 +57,16 @@ def page(results: dict[str, Result]) -> str:
 def verdict(mains: dict[str, Result]) -> str:
     """Return the first paragraph: whether our best method is above SASRec and above plain, data set by data set."""
     told = []
-    for result in mains.values():
-        rows = {row["model"]: row for row in result["summary"]["rows"]}
+    for result in (result for result in mains.values() if result["methods"]):
         best = best_of(result)
-        others = [name for name in ("plain", "sasrec") if name in rows and name != best]
-        against = " and ".join(
+        value = next(row[METRIC] for row in result["summary"]["rows"] if row["model"] == best)
+        others = [name for name in ("plain", "sasrec") if has(result, name) and name != best]
+        against = [
             f"{lead(result, best, other)['difference']:+.4f} against {other} ({sureness(lead(result, best, other))})"
             for other in others
-        )
+        ]
         told.append(
-            f"{result['study']['title']}: our best is {best} with {METRIC} {rows[best][METRIC]:.4f}, {against}."
+            ", ".join([f"{result['study']['title']}: our best is {best} with {METRIC} {value:.4f}", *against]) + "."
         )
     if not told:
         return prose("No study has been run yet.")
@@ -70,14 +74,27 @@ def verdict(mains: dict[str, Result]) -> str:
 
 
 def conclusion(mains: dict[str, Result]) -> str:
-    """Say in two sentences whether counterfactual fine-tuning helps, and whether our best is the best there is."""
-    helps = [lead(result, "cft", "plain") for result in mains.values()]
-    sure = sum(test["p_holm"] < SURE and test["difference"] > 0 for test in helps)
-    told = f"CFT is surely above plain fine-tuning in {sure} of {len(helps)} studies"
-    told += ". " if sure == len(helps) else ": its gain is not shown. "
-    ahead = [lead(result, best_of(result), "sasrec") for result in mains.values() if "sasrec" in result["baselines"]]
-    sure = sum(test["p_holm"] < SURE and test["difference"] > 0 for test in ahead)
-    return told + f"Our best method is surely above the tuned SASRec in {sure} of {len(ahead)}."
+    """Say whether counterfactual fine-tuning helps, and whether our best is the best there is."""
+    told = []
+    questions = {
+        "CFT is {} plain fine-tuning": ("cft", "plain"),
+        "Our best method is {} the tuned SASRec": (None, "sasrec"),
+    }
+    for sentence, (name, other) in questions.items():
+        asked = [r for r in mains.values() if has(r, other) and r["methods"] and (name is None or has(r, name))]
+        tests = [lead(result, name or best_of(result), other) for result in asked if (name or best_of(result)) != other]
+        sure = [test["difference"] > 0 for test in tests if test["p_holm"] < SURE]
+        counts = {"surely above": sum(sure), "surely below": len(sure) - sum(sure)}
+        for how, count in counts.items():
+            if count:
+                told.append(sentence.format(how) + f" in {count} of {len(tests)} studies.")
+        if tests and not sure:
+            told.append(f"{sentence.format('not surely above or below')} in any of {len(tests)} studies.")
+    return " ".join(told)
+
+
+def has(result: Result, name: str) -> bool:
+    return any(row["model"] == name for row in result["summary"]["rows"])
 
 
 def best_of(result: Result) -> str:
@@ -105,10 +122,10 @@ def setting(result: Result) -> str:
     counts, study = result["data"]["counts"], result["study"]
     options = ", ".join(f"{key} {value}" for key, value in study["options"].items())
     search = study.get("search", {})
-    first = next(iter(result["methods"].values()))
+    first = next(iter(result["methods"].values()), {"epochs": [0.0], "parameters": 0})
     return (
         f"{counts['users']:,} users, {counts['items']:,} items, {counts['events']:,} events; "
-        f"{result['data']['targets']:,} test targets. Every method: {options}; {first['epochs'][0]:.1f} epochs, "
+        f"{result['data']['targets']:,} test targets. Our methods: {options}; {first['epochs'][0]:.1f} epochs, "
         f"{first['parameters'] / 1e6:.1f} million parameters, seeds {', '.join(map(str, study['seeds']))}, "
         f"{search.get('trials', 0)} trials a method. Machine: {result['machine']['cpu']}, {result['machine']['jobs']} "
         "commands at once."
@@ -132,7 +149,9 @@ def rows_table(result: Result) -> str:
                 f"{facts['tokens_a_step']:,.0f}" if facts else "",
             )
         )
-    note = "Minutes are those of one training and, after a plus, of the search."
+    note = (
+        "Minutes are those of one training and, after a plus, of the search; what an interruption lost is not in them."
+    )
     return table(head, rows) + "\n\n" + prose(note)
 
 
@@ -174,7 +193,7 @@ def searches(result: Result) -> str:
     rows = []
     for name, facts in result["methods"].items():
         for place, cell in enumerate(facts["search"]):
-            options = ", ".join(f"{key} {float(value):.3g}" for key, value in cell["options"].items())
+            options = ", ".join(f"{key} {shown(value)}" for key, value in cell["options"].items())
             value = "" if cell.get("value") is None else f"{cell['value']:.4f}"
             rows.append((name if place == 0 else "", options, value, cell["state"]))
     for name, facts in result["baselines"].items():
@@ -183,6 +202,14 @@ def searches(result: Result) -> str:
             options = ", ".join(f"{key} {trial['settings'][key]}" for key in facts["searched"])
             rows.append((name if place == 0 else "", options, f"{trial['NDCG@10']:.4f}", "complete"))
     return table(("", "options", f"validation {METRIC}", ""), rows)
+
+
+def shown(value: Any) -> str:
+    """Return a number in three digits, and what is none as it is."""
+    try:
+        return f"{float(value):.3g}"
+    except ValueError:
+        return str(value)
 
 
 def where(result: Result) -> str:
@@ -254,7 +281,7 @@ def picture(result: Result, path: Path) -> None:
         axes = figure.subplots()
         for place, row in enumerate(rows):
             low, high = row[f"{METRIC}_ci"]
-            ours = row["model"] in result["methods"]
+            ours = row["model"] not in BASELINES
             axes.plot([low, high], [place, place], color="#2266aa" if ours else "#888888", linewidth=2)
             axes.plot([row[METRIC]], [place], "o", color="#2266aa" if ours else "#888888")
         axes.set_yticks(range(len(rows)), [row["model"] for row in rows])

@@ -65,7 +65,10 @@ def place(tmp_path, monkeypatch):
 
     def command(runner, name, words):
         called.append(name)
-        main([*map(str, words)])
+        try:
+            main([*map(str, words)])
+        except SystemExit as error:
+            raise evidence.Failed(name) from error
 
     monkeypatch.setattr(evidence.Runner, "command", command)
 
@@ -112,7 +115,7 @@ def test_studies_from_their_files_to_the_page(place, capsys):
     assert "small: its result is there" in capsys.readouterr().out
 
 
-def test_an_interrupted_study_goes_on(place, monkeypatch):
+def test_an_interrupted_study_goes_on(place, monkeypatch, capsys):
     folder, run = place
     whole = evidence.Runner.command
 
@@ -134,8 +137,25 @@ def test_an_interrupted_study_goes_on(place, monkeypatch):
     assert run("small") == ["cft-2", "evaluate-cft-2"]
     changed = study | {"options": study["options"] | {"max_steps": 4}, "title": "A third"}
     (folder / "studies" / "small.yaml").write_text(yaml.safe_dump(changed, sort_keys=False))
-    with pytest.raises(SystemExit, match="plain-1: was trained with another max_steps; remove it"):
+    with pytest.raises(SystemExit, match="small: not finished"):
         run("small")
+    assert "small was made with another options; remove it, or name another --work" in capsys.readouterr().err
+    more = study | {"seeds": [1, 2, 3], "title": "A third"}
+    (folder / "studies" / "small.yaml").write_text(yaml.safe_dump(more, sort_keys=False))
+    assert run("small") == ["plain-3", "evaluate-plain-3", "cft-3", "evaluate-cft-3"]
+    assert "## A third" in (folder / "results.md").read_text()
+
+
+def test_a_study_that_fails_leaves_the_others_and_a_base_is_run_again_where_its_runs_are_gone(place, capsys):
+    folder, run = place
+    run("small")
+    shutil.rmtree(folder / "work")
+    broken = MAIN | {"data": f"{folder}/nowhere --format table"}
+    (folder / "studies" / "a-broken.yaml").write_text(yaml.safe_dump(broken, sort_keys=False))
+    with pytest.raises(SystemExit, match="evidence: a-broken: not finished"):
+        run()
+    assert "nowhere" in capsys.readouterr().err
+    assert (folder / "results" / "a-part.json").exists()
 
 
 def test_an_unknown_study_is_named(place):

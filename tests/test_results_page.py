@@ -93,13 +93,32 @@ def test_readme_begins_its_results_with_the_page_s_first_paragraph():
 
 def test_the_first_paragraph_says_what_came_out():
     first = evidence_page.page({"a": RESULT}).split("\n\n")[1].replace("\n", " ")
-    assert "CFT is surely above plain fine-tuning in 0 of 1 studies: its gain is not shown. " in first
-    assert "Our best method is surely above the tuned SASRec in 0 of 1." in first
+    assert "CFT is not surely above or below plain fine-tuning in any of 1 studies." in first
+    assert "Our best method is not surely above or below the tuned SASRec in any of 1 studies." in first
     assert (
         "A log: our best is cft with NDCG@10 0.0800, +0.0100 against plain (p = 0.400, 1.000 by Holm: not sure)"
         in first
     )
-    assert "and -0.0100 against sasrec (p = 0.200, 0.600 by Holm: not sure)" in first
+    assert ", -0.0100 against sasrec (p = 0.200, 0.600 by Holm: not sure)" in first
+
+
+def test_what_is_sure_is_said_with_its_sign_and_what_a_study_lacks_is_passed_over():
+    tests = [
+        pair("plain", "sasrec", -0.02, 0.01),
+        pair("cft", "sasrec", 0.02, 0.001),
+        pair("cft", "plain", -0.03, 0.002),
+    ]
+    sure = RESULT | {"summary": RESULT["summary"] | {"tests": tests}}
+    first = evidence_page.verdict({"a": sure, "b": RESULT}).replace("\n", " ")
+    assert "CFT is surely below plain fine-tuning in 1 of 2 studies." in first
+    assert "Our best method is surely above the tuned SASRec in 1 of 2 studies." in first
+    alone = RESULT | {
+        "methods": {"plain": FACTS},
+        "baselines": {},
+        "summary": {"rows": [row("plain", 0.1)], "tests": []},
+    }
+    assert evidence_page.verdict({"a": alone}).strip() == "A log: our best is plain with NDCG@10 0.1000."
+    assert evidence_page.verdict({}) == "No study has been run yet."
 
 
 def test_tables_hold_every_row_search_and_test():
