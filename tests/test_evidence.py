@@ -57,6 +57,7 @@ def place(tmp_path, monkeypatch):
     (tmp_path / "studies" / "a-part.yaml").write_text(yaml.safe_dump(QUESTION, sort_keys=False))
     monkeypatch.setattr(evidence, "STUDIES", tmp_path / "studies")
     monkeypatch.setattr(evidence, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(evidence, "DRAWS", 50)
     monkeypatch.setattr(evidence_page, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(evidence_page, "ROOT", tmp_path)
     monkeypatch.setattr(evidence_page, "PAGE", tmp_path / "results.md")
