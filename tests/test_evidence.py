@@ -149,6 +149,12 @@ def test_an_interrupted_study_goes_on(place, monkeypatch, capsys):
 
 def test_a_study_that_fails_leaves_the_others_and_a_base_is_run_again_where_its_runs_are_gone(place, capsys):
     folder, run = place
+    small = yaml.safe_load((folder / "studies" / "small.yaml").read_text())
+    small |= {"seeds": [1], "search": {"trials": 1, "evaluations": 1}, "baselines": {}}
+    small["methods"] = {"cft": small["methods"]["cft"]}
+    (folder / "studies" / "small.yaml").write_text(yaml.safe_dump(small, sort_keys=False))
+    question = QUESTION | {"beside": ["cft"], "methods": {}, "ways": {"cft": ["--beam 1"]}}
+    (folder / "studies" / "a-part.yaml").write_text(yaml.safe_dump(question, sort_keys=False))
     run("small")
     shutil.rmtree(folder / "work")
     broken = MAIN | {"data": f"{folder}/nowhere --format table"}
