@@ -33,7 +33,7 @@ Test = dict[str, Any]
 def write_page(studies: dict[str, Any]) -> None:
     """Write page and pictures; studies in the order of their files, those of one base after it."""
     found = load(studies)
-    PAGE.write_text(page(found), encoding="utf-8")
+    PAGE.write_text(page(found, waiting(studies, found)), encoding="utf-8")
     PICTURES.mkdir(exist_ok=True)
     for name, result in found.items():
         picture(result, PICTURES / f"{name}.svg")
@@ -47,10 +47,17 @@ def load(studies: dict[str, Any]) -> dict[str, Result]:
     return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.exists()}
 
 
-def page(results: dict[str, Result]) -> str:
-    """Return the page."""
+def waiting(studies: dict[str, Any], found: dict[str, Result]) -> list[str]:
+    """Return the titles of the studies that have no result."""
+    return [study["title"] for name, study in studies.items() if name not in found]
+
+
+def page(results: dict[str, Result], missing: list[str]) -> str:
+    """Return the page of some studies' results, which names those that have none."""
     mains = {name: result for name, result in results.items() if "base" not in result["study"]}
     sections = [section(name, result) for name, result in results.items()]
+    if missing:
+        sections.append("\n".join(["## Not run yet", "", *(f"- {title}" for title in missing), ""]))
     return "\n".join(["# Results\n", verdict(mains) + "\n", INTRODUCTION, *sections])
 
 
@@ -89,7 +96,7 @@ def conclusion(mains: dict[str, Result]) -> str:
             if count:
                 told.append(sentence.format(how) + f" in {count} of {len(tests)} studies.")
         if tests and not sure:
-            told.append(f"{sentence.format('not surely above or below')} in any of {len(tests)} studies.")
+            told.append(f"{sentence.format('not surely above or below')} in any study ({len(tests)}).")
     return " ".join(told)
 
 
