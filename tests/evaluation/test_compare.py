@@ -205,6 +205,10 @@ def test_other_evaluations_of_a_run_are_rows_of_their_own(tmp_path, seeds, datas
     stored = [json.loads((run / "last" / "metrics.json").read_text())["NDCG@10"] for run in seeds[1::2]]
     assert row == pytest.approx(np.mean(stored))
     assert [member["run"] for member in summary["seeds"][name]] == ["cft-1/last", "cft-2/last"]
+
+    again = compare([*seeds[1::2], *seeds[1::2]], tmp_path / "again", names=["a", "a", "b", "b"], draws=50)
+    level = [test for test in again["tests"] if {test["a"], test["b"]} == {"a", "b"}]
+    assert all((test["ci"], test["p"]) == ([0.0, 0.0], 1.0) for test in level)
     held = compare([run / "validation" for run in seeds[1::2]], tmp_path / "held", draws=50)
     assert held["split"] == "validation"
     with pytest.raises(InputError, match=r"beam-3: this RUN has no such evaluation; .*cft-1 DATASET`, with the"):

@@ -98,6 +98,15 @@ def test_seeds_widen_the_interval_by_their_own_variance():
     assert both.means[0] == pytest.approx(users.mean() + luck.mean())
 
 
+def test_models_of_the_same_trainings_share_their_luck():
+    values = np.random.default_rng(1).random((3, 60, 1))
+    shifted, users = values + 0.25, np.arange(60)
+    one, other = resample([values, shifted], users, draws=200, trainings=[0, 0])
+    np.testing.assert_allclose(other.drawn - one.drawn, 0.25)
+    one, other = resample([values, shifted], users, draws=200)
+    assert np.ptp(other.drawn - one.drawn) > 0.01
+
+
 def test_equal_seeds_add_nothing():
     values, users = np.random.default_rng(0).random((50, 2)), np.arange(50)
     one, three = resample([values, np.stack([values] * 3)], users, draws=100)

@@ -121,7 +121,7 @@ def _summarise(
     shown = [row.shown for row in rows]
     names = [one.name for one in shown]
     measures = [row.measures() for row in rows]
-    estimates, resampled = estimate(measures, draws=draws, seed=seed)
+    estimates, resampled = estimate(measures, draws=draws, seed=seed, trainings=_trainings(rows))
     advance()
     by_slice = slice_rows(cut, measures, draws=draws, seed=seed, advance=advance)
     table = [{"model": name} | row for name, row in zip(names, estimates, strict=True)]
@@ -150,6 +150,12 @@ def _summarise(
         "effects": {row.shown.name: row.shown.effects for row in rows if row.shown.effects is not None},
         "popularity": _popularity(first, rows, users, draws, seed),
     }
+
+
+def _trainings(rows: Sequence[_Row]) -> list[int]:
+    """Number the rows' trainings: lists of the same RUNs, made in several ways, have the same luck of training."""
+    runs = [tuple(run.run for run in row.runs) if row.method else () for row in rows]
+    return [runs.index(one) for one in runs]
 
 
 def _tests(names: Sequence[str], resampled: Sequence[Resampled], seed: int) -> list[dict[str, Any]]:

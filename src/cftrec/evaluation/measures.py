@@ -96,7 +96,12 @@ def padded(lists: pl.Series, item_ids: Sequence[str], width: int | None = None) 
 
 
 def estimate(
-    models: Sequence[Sequence[Measures]], *, draws: int = DRAWS, seed: int = 0, together: bool = True
+    models: Sequence[Sequence[Measures]],
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+    together: bool = True,
+    trainings: Sequence[int] | None = None,
 ) -> tuple[list[dict[str, Any]], list[Resampled]]:
     """Return each model's row of a table, {"HR@10": mean, "HR@10_ci": [low, high], ...}, and its draws of `COLUMNS`.
 
@@ -108,10 +113,11 @@ def estimate(
         draws: bootstrap samples.
         seed: of the draws.
         together: with coverage and Gini.
+        trainings: which trainings each model's seeds are of, as for `resample`.
     """
     first = models[0][0]
     values = [np.stack([one.values for one in seeds]) for seeds in models]
-    resampled = resample(values, first.users, first.weights, draws=draws, seed=seed)
+    resampled = resample(values, first.users, first.weights, draws=draws, seed=seed, trainings=trainings)
     rows = []
     for seeds, found in zip(models, resampled, strict=True):
         estimates = _means(found) | (_of_all_lists(seeds) if together else {})

@@ -48,6 +48,11 @@ class EvaluatedRun:
     counts: NDArray[np.int64]
 
     @property
+    def run(self) -> Path:
+        """The RUN's folder."""
+        return _owner(self.path).resolve()
+
+    @property
     def name(self) -> str:
         """What it is called in a comparison."""
         return f"{self.run_name}/{self.part}" if self.part else self.run_name

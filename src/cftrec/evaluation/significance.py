@@ -77,6 +77,7 @@ def resample(
     *,
     draws: int = DRAWS,
     seed: int = 0,
+    trainings: Sequence[int] | None = None,
 ) -> list[Resampled]:
     """Return the means over targets of each model, and those of bootstrap samples of the users and of its seeds.
 
@@ -87,6 +88,8 @@ def resample(
         weights: [n, M] of the targets in their means; None: all alike.
         draws: number of bootstrap samples.
         seed: of the draws; equal seeds and numbers of users give equal draws of users.
+        trainings: which trainings each model's seeds are of: models of the same number see the same draws of seeds,
+            others independent ones; None: all others.
 
     Raises:
         InputError: no target, sizes that differ, or fewer than one draw.
@@ -94,7 +97,8 @@ def resample(
     codes = user_codes(users)
     totals = [_totals(np.asarray(values, dtype=np.float64), codes, weights, draws) for values in models]
     user_count = int(codes.max()) + 1
-    shares = [_seed_shares(len(seeds), draws, seed, number) for number, seeds in enumerate(totals)]
+    luck = range(len(totals)) if trainings is None else trainings
+    shares = [_seed_shares(len(seeds), draws, seed, number) for number, seeds in zip(luck, totals, strict=True)]
     drawn = [np.empty((draws, seeds[0].sums.shape[1])) for seeds in totals]
     rng = np.random.default_rng(seed)
     block = max(1, _BLOCK // user_count)
