@@ -7,10 +7,26 @@ from cftrec.errors import InputError
 from cftrec.evaluation.methods import differing_options, methods, split_name
 
 
-def run(name, *, dataset="d", **config):
+def run(name, *, dataset="d", part="", way=None, **config):
     return SimpleNamespace(
-        name=name, path=Path("runs") / name, manifest={"config": config, "dataset": {"sha256": dataset}}
+        name=f"{name}/{part}" if part else name,
+        run_name=name,
+        part=part,
+        path=Path("runs") / name / part,
+        manifest={"config": config, "dataset": {"sha256": dataset}},
+        evaluation={"way": way} if way else {},
     )
+
+
+def test_lists_made_in_other_ways_are_methods_of_their_own():
+    runs = [run(f"cft-{seed}", seed=seed) for seed in (1, 2)]
+    runs += [run(f"cft-{seed}", part="gamma-0.5-counts", way={"top": 200}, seed=seed) for seed in (1, 2)]
+    runs += [run("cft-3", part="gamma-0.5-counts", way={"top": 50}, seed=3)]
+    assert grouped(runs) == {
+        "cft": ["cft-1", "cft-2"],
+        "cft/gamma-0.5-counts": ["cft-1/gamma-0.5-counts", "cft-2/gamma-0.5-counts"],
+        "cft-3/gamma-0.5-counts": ["cft-3/gamma-0.5-counts"],
+    }
 
 
 def grouped(runs, names=None, group_seeds=True):
