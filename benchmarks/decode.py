@@ -28,6 +28,7 @@ import torch
 from transformers import GenerationConfig
 
 from cftrec import Recommender
+from cftrec.artefacts import read_json
 from cftrec.data import Dataset
 from cftrec.decoding.tree import TokenTree
 from cftrec.text import Catalogue
@@ -58,6 +59,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = args.run or trained(data, category, args, Path(folder))
         recommender = Recommender.from_pretrained(run)
+        args.steps = read_json(run / "manifest.json")["steps"]  # a given RUN has its own number
     if args.bf16:
         recommender.model.to(torch.bfloat16)
     histories = users_of(data, recommender, args.users)

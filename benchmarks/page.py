@@ -326,7 +326,8 @@ def decoding(results: list[Result]) -> list[str]:
         text += [
             f"### {name}, {options['titles']:,} titles, {'bf16' if options['bf16'] else 'fp32'}",
             prose(
-                f"{options['users']} users, top {options['k']}, {options['repeats']} turns. Certified with the default "
+                f"{options['users']} users, top {options['k']}, {options['repeats']} turns, a model trained for "
+                f"{options['steps']} steps. Certified with the default "
                 f"budget: {certified['catalogue']:.1%} of users{by_vocabulary}{oracle}."
             ),
             table(("side", "users/s", "time over exact", "search tokens a user", "recall", "mean log p"), rows),

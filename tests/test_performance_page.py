@@ -54,7 +54,7 @@ def test_decoding_on_the_page():
     result = STEP | {
         "benchmark": "decode-x",
         "options": {"model": "smollm2", "data": "games", "titles": 16859, "users": 9, "k": 10, "repeats": 3}
-        | {"beams": 10, "bf16": False, "vocabulary_users": 8, "check": 2},
+        | {"beams": 10, "steps": 48, "bf16": False, "vocabulary_users": 8, "check": 2},
         "sides": {"exact": side, "generate": side | {"over_exact": 5.5, "recall": 0.75}},
         "generate": {"batch": 4, "seconds_of_16_users": {"4": 1.0}},
         "certified": {"catalogue": 1.0, "vocabulary": 0.25},
