@@ -64,6 +64,6 @@ def test_decoding_on_the_page():
     assert "### SmolLM2-135M, Games, 16,859 titles, fp32" in made
     assert "| exact search | 4.00 | 1.00 | 61 | 1.0000 | -5.0000 |" in made
     assert "| `generate`, 10 beams, batch 4 | 4.00 | 5.50 | 61 | 0.7500 | -5.0000 |" in made
-    assert "100.0% of users, under the vocabulary softmax 25.0% of 8." in made
+    assert "100.0% of users, under the vocabulary softmax 25.0% of 8." in " ".join(made.split())
     checked = page.page([result | {"recall_of_exact_by_brute_force": 1.0}])
     assert "every title's log p (2 users) recall 1.0000." in " ".join(checked.split())
