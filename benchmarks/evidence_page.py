@@ -8,12 +8,13 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from cftrec.evaluation import verdict as verdicts
+from cftrec.evaluation.verdict import METRIC, SURE
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "quality"
 PAGE = ROOT / "docs" / "results.md"
 PICTURES = ROOT / "docs" / "results"
-METRIC = "NDCG@10"
-SURE = 0.05
 BASELINES = ("popular", "itemknn", "ease", "sasrec", "bert4rec")
 INTRODUCTION = """\
 Made by `benchmarks/evidence.py` from `benchmarks/results/quality/`; nothing here is typed by hand. A study is a
@@ -262,13 +263,7 @@ def fading(result: Result) -> str:
 
 def lead(result: Result, name: str, other: str) -> Test:
     """Return the test of one row against another, a positive difference speaking for the first."""
-    for test in result["summary"]["tests"]:
-        if test["metric"] == METRIC and {test["a"], test["b"]} == {name, other}:
-            if test["a"] == name:
-                return dict(test)
-            low, high = test["ci"]
-            return test | {"a": name, "b": other, "difference": -test["difference"], "ci": [-high, -low]}
-    raise KeyError(f"no test of {name} against {other}")
+    return verdicts.lead(result["summary"]["tests"], name, other)
 
 
 def sureness(test: Test) -> str:
