@@ -11,7 +11,9 @@ run again.
     seeds         each method is trained with each
     search        trials of every method's search on validation, and options that differ while it searches
     methods       name: set (its own options), vary (what is searched, as `cftrec sweep --vary` takes it)
-    baselines     name of `cftrec baseline`: set, trials
+    baselines     name: model of `cftrec baseline` (left out, the name), set, trials; like (a baseline whose settings,
+                  searched or not, it has), data (source and options of another log that it is trained on, such as
+                  one of more users; its lists of the study's targets are evaluated)
 
 A study that asks one question builds on another:
 
@@ -131,14 +133,20 @@ class Runner:
         self.log.mkdir(parents=True, exist_ok=True)
         self.claim()
         if not self.data.exists():
-            source, *options = shlex.split(self.study["data"])
-            self.command("prepare", ["prepare", source, *options, "--out", self.data])
+            self.prepare("prepare", self.study["data"], self.data)
         ways = [(name, way) for name, several in self.study.get("ways", {}).items() for way in several]
         with ThreadPoolExecutor(self.jobs) as pool:
-            tasks = [pool.submit(self.baseline, name) for name in self.study.get("baselines", {})]
+            baselines: dict[str, Any] = {name: given or {} for name, given in self.study.get("baselines", {}).items()}
+            own = {name: pool.submit(self.baseline, name) for name in baselines if "like" not in baselines[name]}
             searches = {name: pool.submit(self.search, name) for name in self.methods if "vary" in self.methods[name]}
+            tasks = list(own.values())
             for seed in self.study["seeds"]:
                 tasks += [pool.submit(self.train, name, seed, searches.get(name)) for name in self.methods]
+            tasks += [
+                pool.submit(self.baseline, name, own[given["like"]])
+                for name, given in baselines.items()
+                if "like" in given
+            ]
             tasks += [pool.submit(self.rank, name, way) for name, way in ways]
             try:
                 for done in tasks:
@@ -174,12 +182,35 @@ class Runner:
         if code.returncode:
             raise Failed(f"{shlex.join(call)}: exit {code.returncode}; see {path}")
 
-    def baseline(self, name: str) -> None:
+    def prepare(self, name: str, data: str, out: Path) -> None:
+        source, *options = shlex.split(data)
+        self.command(name, ["prepare", source, *options, "--out", out])
+
+    def baseline(self, name: str, like: Future[None] | None = None) -> None:
+        """Train and evaluate a baseline; the one whose settings it has was submitted before, as a search is."""
         given = self.study["baselines"][name] or {}
-        options = ["--set", *pairs(given["set"])] if "set" in given else []
-        options += ["--trials", given["trials"]] if "trials" in given else []
-        if not (self.folder / name).exists():
-            self.command(name, ["baseline", self.data, "--model", name, "--out", self.folder / name, *options])
+        out = self.folder / name
+        if like is not None:
+            like.result()
+        if out.exists():
+            return
+        data = self.folder / f"data-{name}" if "data" in given else self.data
+        trained = self.folder / f"trained-{name}" if "data" in given else out
+        if not data.exists():
+            self.prepare(f"prepare-{name}", given["data"], data)
+        if not trained.exists():
+            settings = self.settings(given["like"]) if "like" in given else {}
+            options = ["--set", *pairs(settings | given.get("set", {}))] if settings or "set" in given else []
+            options += ["--trials", given["trials"]] if "trials" in given else []
+            self.command(name, ["baseline", data, "--model", given.get("model", name), "--out", trained, *options])
+        if trained != out:
+            table = trained / "ranks.parquet"
+            self.command(f"evaluate-{name}", ["evaluate", out, self.data, "--predictions", table])
+
+    def settings(self, name: str) -> dict[str, Any]:
+        """Return a baseline's settings, those that its search found among them."""
+        config = read_json(self.folder / name / "manifest.json")["config"]
+        return {key: value for key, value in config.items() if key != "model"}
 
     def search(self, name: str) -> None:
         method, search = self.methods[name], self.study["search"]
@@ -261,7 +292,7 @@ class Runner:
             "study": self.study,
             "data": {"counts": manifest["counts"], "split": manifest["split"]["rule"], "targets": summary["targets"]},
             "methods": {name: self.facts(name) for name in self.methods},
-            "baselines": {name: baseline_facts(self.folder / name) for name in self.study.get("baselines", {})},
+            "baselines": {name: self.baseline_facts(name) for name in self.study.get("baselines", {})},
             "summary": kept(summary),
         }
 
@@ -288,6 +319,11 @@ class Runner:
             "evaluate_seconds": [read_json(run / "evaluation.json")["seconds"] for run in runs],
         }
 
+    def baseline_facts(self, name: str) -> dict[str, Any]:
+        trained = self.folder / f"trained-{name}"
+        manifest = read_json((trained if trained.exists() else self.folder / name) / "manifest.json")
+        return {key: manifest[key] for key in ("config", "searched", "trials", "epochs", "seconds", "libraries")}
+
 
 def pairs(options: dict[str, Any]) -> list[str]:
     return [f"{key}={value}" for key, value in options.items()]
@@ -299,11 +335,6 @@ def way_folder(way: str) -> str:
     if "--beam" in given:
         return f"beam-{given['--beam']}"
     return f"gamma-{float(given['--gamma']):g}-{given.get('--prior', 'counts')}"
-
-
-def baseline_facts(folder: Path) -> dict[str, Any]:
-    manifest = read_json(folder / "manifest.json")
-    return {key: manifest[key] for key in ("config", "searched", "trials", "epochs", "seconds", "libraries")}
 
 
 def kept(summary: dict[str, Any]) -> dict[str, Any]:

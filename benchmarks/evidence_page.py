@@ -278,12 +278,13 @@ def p_value(p: float) -> str:
 def picture(result: Result, path: Path) -> None:
     """Draw NDCG@10 of every row with its interval."""
     rows = result["summary"]["rows"]
+    others = {*BASELINES, *result["baselines"]}
     with matplotlib.rc_context({"svg.hashsalt": "cftrec", "svg.fonttype": "none", "font.family": "sans-serif"}):
         figure = Figure((6.4, 0.8 + 0.3 * len(rows)), layout="constrained")
         axes = figure.subplots()
         for place, row in enumerate(rows):
             low, high = row[f"{METRIC}_ci"]
-            ours = row["model"] not in BASELINES
+            ours = row["model"] not in others
             axes.plot([low, high], [place, place], color="#2266aa" if ours else "#888888", linewidth=2)
             axes.plot([row[METRIC]], [place], "o", color="#2266aa" if ours else "#888888")
         axes.set_yticks(range(len(rows)), [row["model"] for row in rows])

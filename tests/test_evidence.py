@@ -52,8 +52,10 @@ def place(tmp_path, monkeypatch):
     items = {"item_id": [f"i{n}" for n in range(9)], "title": [f"Title {n}" for n in range(9)]}
     pl.DataFrame(items).write_csv(tmp_path / "items.csv")
     source = f"{tmp_path}/log.csv --format table --items {tmp_path}/items.csv --timestamp-column time"
+    everybody = {"everybody": {"model": "itemknn", "like": "itemknn", "data": source}}
+    small = MAIN | {"data": f"{source} --sample-users 16", "baselines": MAIN["baselines"] | everybody}
     (tmp_path / "studies").mkdir()
-    (tmp_path / "studies" / "small.yaml").write_text(yaml.safe_dump(MAIN | {"data": source}, sort_keys=False))
+    (tmp_path / "studies" / "small.yaml").write_text(yaml.safe_dump(small, sort_keys=False))
     (tmp_path / "studies" / "a-part.yaml").write_text(yaml.safe_dump(QUESTION, sort_keys=False))
     monkeypatch.setattr(evidence, "STUDIES", tmp_path / "studies")
     monkeypatch.setattr(evidence, "RESULTS", tmp_path / "results")
@@ -86,6 +88,8 @@ def test_studies_from_their_files_to_the_page(place, capsys):
     folder, run = place
     first = run()
     assert first[:4] == ["prepare", "itemknn", "search-plain", "search-cft"]
+    last = [name for name in first if "everybody" in name]
+    assert last == ["prepare-everybody", "everybody", "evaluate-everybody"]
     assert {"plain-1", "plain-2", "cft-1", "cft-2", "prior kept-1", "prior kept-2"} <= set(first)
 
     result = read_json(folder / "results" / "small.json")
@@ -96,9 +100,14 @@ def test_studies_from_their_files_to_the_page(place, capsys):
         assert manifest["config"][name] == pytest.approx(float(best[name]))
     metrics = [read_json(folder / "work" / "small" / f"cft-{seed}" / "metrics.json") for seed in (1, 2)]
     rows = {row["model"]: row for row in result["summary"]["rows"]}
-    assert list(rows) == ["popular", "itemknn", "plain", "cft"]
+    assert list(rows) == ["popular", "itemknn", "everybody", "plain", "cft"]
     assert rows["cft"]["NDCG@10"] == pytest.approx(np.mean([one["NDCG@10"] for one in metrics]))
     assert result["methods"]["cft"]["steps"] == [3, 3] and len(result["methods"]["cft"]["search"]) == 2
+
+    settings = result["baselines"]["itemknn"]["config"]
+    assert len(result["baselines"]["itemknn"]["trials"]) == 2 and result["baselines"]["everybody"]["config"] == settings
+    users = [len(pl.read_parquet(folder / "work/small" / name / "ranks.parquet")) for name in ("everybody", "itemknn")]
+    assert (len(pl.read_parquet(folder / "work/small/trained-everybody/ranks.parquet")), *users) == (20, 16, 16)
 
     part = read_json(folder / "results" / "a-part.json")
     names = [row["model"] for row in part["summary"]["rows"]]

@@ -108,6 +108,32 @@ def test_compared_in_any_mix(tmp_path, data, dataset, evaluated):
     assert rows["short"]["NDCG@10"] == rows["cft"]["NDCG@10"] >= rows["less"]["NDCG@10"]
 
 
+def test_lists_made_on_all_users_serve_a_sample_of_them(tmp_path, data, dataset, evaluated):
+    ranks = pl.read_parquet(evaluated("cft", noise=3.0) / "ranks.parquet").sample(fraction=1, shuffle=True, seed=0)
+    ranks.filter(pl.col("user") != "u3").write_parquet(tmp_path / "ranks.parquet")
+    result = evaluate_predictions(tmp_path / "some", data, tmp_path / "ranks.parquet")
+    expected = ranks.with_columns(
+        pl.when(pl.col("user") != "u3").then(pl.col(name)) for name in ("rank", "items", "scores")
+    )
+    joined = result.ranks.join(expected, on=["user", "history_length"], suffix="_expected")
+    assert len(joined) == len(dataset.targets("test"))
+    asked = joined.filter(pl.col("user") != "u3")
+    for name in ("rank", "items", "scores"):
+        assert asked[name].to_list() == asked[f"{name}_expected"].to_list()
+    missed = joined.filter(pl.col("user") == "u3").row(0, named=True)
+    assert (missed["rank"], missed["items"]) == (None, [])
+    assert result.facts["notes"] == ["1 of 30 targets have no list and count as misses."]
+
+
+def test_lists_whose_scores_are_not_theirs_are_refused(dataset):
+    table = pl.DataFrame({"user": ["u0"], "items": [["i1", "i2"]], "scores": [[0.5]]})
+    with pytest.raises(InputError, match="items and scores of a row differ in their number"):
+        read_lists(sheet(table.rows(), table.columns), dataset, "test", 20)
+    table = pl.DataFrame({"user": ["u0", "u1"], "items": [["i1", "i2"], ["i3", "nothing"]]})
+    with pytest.raises(InputError, match=r"row 2 \(line 3\): item is 'nothing', which the Dataset does not have"):
+        read_lists(sheet(table.rows(), table.columns), dataset, "test", 20)
+
+
 def test_several_targets_a_user_need_history_length(tmp_path, evaluated):
     dataset = make_dataset(users=12, targets_each=3)
     ranks = pl.read_parquet(evaluated("cft", of=dataset) / "ranks.parquet")

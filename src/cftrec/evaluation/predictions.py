@@ -105,6 +105,9 @@ def save_predictions(out: Path, data: Path, dataset: Dataset, result: Evaluation
 def read_lists(sheet: Sheet, dataset: Dataset, split: str, k: int) -> Lists:
     """Read a table with the columns user, item, rank and, if it has them, score and history_length.
 
+    The ranks.parquet of an evaluation, a row a list, is read as such a table: so lists that were made on one Dataset
+    are evaluated on another, such as a sample of its users.
+
     Ids are those of the Dataset. Each user's ranks run from 1 without gap. `history_length`, the number of the user's
     events before the target, says which target a list is for; without it a list is for the user's only target.
 
@@ -119,6 +122,7 @@ def read_lists(sheet: Sheet, dataset: Dataset, split: str, k: int) -> Lists:
             list for any target.
     """
     positions = _targets(dataset, split)
+    sheet = _row_a_rank(sheet)
     table = _with_cases(sheet, _table(sheet), dataset, positions)
     asked = table.filter(pl.col("case").is_not_null())
     if asked.is_empty():
@@ -132,6 +136,25 @@ def read_lists(sheet: Sheet, dataset: Dataset, split: str, k: int) -> Lists:
     if scored:
         scores[place] = near["score"].to_numpy()
     return Lists(items, scores if scored else None, _facts(table, items, dataset, positions))
+
+
+def _row_a_rank(sheet: Sheet) -> Sheet:
+    """Return a table of lists (`evaluate.RANKS_SCHEMA`, whose `rank` is the target's) with a row for each item."""
+    frame = sheet.frame
+    if "item" in frame.columns or not isinstance(frame.schema.get("items"), pl.List):
+        return sheet
+    scored = isinstance(frame.schema.get("scores"), pl.List) and not frame["scores"].has_nulls()
+    columns = [pl.col("items").alias("item"), *([pl.col("scores").alias("score")] if scored else [])]
+    keys = [name for name in ("user", _LENGTH) if name in frame.columns]
+    ranks = pl.int_ranges(1, pl.col("items").list.len() + 1).alias("rank")
+    lists = frame.select(*keys, *columns, ranks, sheet.rows.alias("row")).filter(pl.col("item").list.len() > 0)
+    try:
+        flat = lists.explode([name for name in lists.columns if name not in (*keys, "row")])
+    except pl.exceptions.PolarsError as error:
+        raise InputError(
+            f"{sheet.path}: items and scores of a row differ in their number; give each item one"
+        ) from error
+    return replace(sheet, frame=flat.drop("row"), rows=flat["row"])
 
 
 def _targets(dataset: Dataset, split: str) -> NDArray[np.int64]:
