@@ -5,17 +5,21 @@ ratings are not looked at), or a row a sequence (`user_id`, `item_id_list` in ti
 `*.item` holds the titles.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from cftrec.data.sources.lines import Codes, Lines
 from cftrec.data.sources.log import Log, SourceOptions, all_rows, event_frame, item_frame, make_log
 from cftrec.data.sources.sheet import Sheet, files_in, listed, quoted, read_text
+from cftrec.data.sources.stream import read_log
 from cftrec.errors import InputError
 
 _USED = ("user_column", "item_column", "timestamp_column", "title_column")
+_HEAD = 2  # lines that tell a file's columns
 
 
 def recognise(source: Path) -> str | None:
@@ -42,49 +46,58 @@ def read(source: str | Path, options: SourceOptions, limit: int | None = None) -
 def read_folder(folder: Path, name: str, options: SourceOptions, limit: int | None = None) -> Log:
     """Read a folder of atomic files under a name of its own; otherwise as `read`."""
     found = files_in(folder)
-    logs = [_read_atomic(folder / file, limit) for file in found if file.endswith(".inter")]
+    logs = [folder / file for file in found if file.endswith(".inter")]
     tables = [folder / file for file in found if file.endswith(".item")]
     for kind, count in (("*.inter", len(logs)), ("*.item", len(tables))):
         if not count:
             raise InputError(f"{folder}: no {kind} file; the folder holds {listed(found)}")
-    if len(tables) > 1:
-        raise InputError(f"{folder}: several *.item files ({listed([t.name for t in tables])}); leave one")
 
     user, item = options.user_column or "user_id", options.item_column or "item_id"
     history = f"{item}_list"
     time = options.timestamp_column
-    as_sequences = [history in log.frame.columns for log in logs]
+    columns = [_read_atomic(log, _HEAD).frame.columns for log in logs]
+    as_sequences = [history in names for names in columns]
+    read: Sequence[Sheet | Lines]
     if any(as_sequences):
         if not all(as_sequences):
-            other = logs[as_sequences.index(False)].path
+            other = logs[as_sequences.index(False)]
             raise InputError(f"{other}: no column {quoted(history)}, which other *.inter files have; leave one form")
         if time:
-            raise InputError(f"option timestamp_column: {logs[0].path} holds sequences in order; leave it out")
-        events, rows = _sequences(logs, user, history, item)
+            raise InputError(f"option timestamp_column: {logs[0]} holds sequences in order; leave it out")
+        read = sheets = [_read_atomic(log, limit) for log in logs]
+        events, rows = _sequences(sheets, user, history, item)
     else:
-        time = time or ("timestamp" if "timestamp" in logs[0].frame.columns else None)
+        time = time or ("timestamp" if "timestamp" in columns[0] else None)
         if time is None and len(logs) > 1:
-            files = listed([log.path.name for log in logs])
+            files = listed([log.name for log in logs])
             raise InputError(f"{folder}: several *.inter files without timestamps ({files}), so no order; leave one")
-        events, rows = _rows(logs, user, item, time), all_rows(sum(log.frame.height for log in logs))
+        read = _read_events(logs, user, item, time, limit)
+        # One file's timestamps may be whole, another's not.
+        events = pl.concat([log.frame for log in read], how="vertical_relaxed")
+        rows = all_rows(events.height)
 
+    if len(tables) > 1:
+        raise InputError(f"{folder}: several *.item files ({listed([t.name for t in tables])}); leave one")
     table = _read_atomic(tables[0], limit)
     ids = table.ids(item, "item_column")
     title = options.title_column or _title_column(table)
     titles = table.column(title, "title_column")
     others = table.texts([column for column in table.frame.columns if column not in (item, title)])
-    columns = {"user": user, "item": item, "timestamp": time, "title": title}
+    used = {"user": user, "item": item, "timestamp": time, "title": title}
     items = item_frame(ids, titles, others)
     rows_are = "sequences" if any(as_sequences) else "events"
-    return make_log(name, "recbole", [*logs, table], events, items, rows=rows, columns=columns, rows_are=rows_are)
+    return make_log(name, "recbole", [*read, table], events, items, rows=rows, columns=used, rows_are=rows_are)
 
 
 def _read_atomic(path: Path, limit: int | None) -> Sheet:
     """Read one atomic file, its columns named without their types."""
-    sheet = read_text(path, "\t", limit=limit)
+    return _named(read_text(path, "\t", limit=limit))
+
+
+def _named(sheet: Sheet) -> Sheet:
     plain = [column.split(":", 1)[0] for column in sheet.frame.columns]
     if len(set(plain)) < len(plain):
-        raise InputError(f"{path}: two columns of one name in the header ({listed(sheet.frame.columns)})")
+        raise InputError(f"{sheet.path}: two columns of one name in the header ({listed(sheet.frame.columns)})")
     return replace(sheet, frame=sheet.frame.rename(dict(zip(sheet.frame.columns, plain, strict=True))))
 
 
@@ -100,16 +113,16 @@ def _title_column(table: Sheet) -> str:
     return found[0]
 
 
-def _rows(logs: list[Sheet], user: str, item: str, time: str | None) -> pl.DataFrame:
-    frames = [
-        event_frame(
-            log.ids(user, "user_column"),
-            log.ids(item, "item_column"),
-            log.times(time, "timestamp_column") if time else None,
-        )
-        for log in logs
-    ]
-    return pl.concat(frames, how="vertical_relaxed")  # one file's timestamps may be whole, another's not
+def _read_events(paths: list[Path], user: str, item: str, time: str | None, limit: int | None) -> list[Lines]:
+    """Read the events of logs that have a row an event, block by block."""
+
+    def take(part: Sheet) -> pl.DataFrame:
+        log = _named(part)
+        times = log.times(time, "timestamp_column") if time else None
+        return event_frame(log.ids(user, "user_column"), log.ids(item, "item_column"), times)
+
+    codes = Codes()
+    return [read_log(path, "\t", take, limit=limit, codes=codes) for path in paths]
 
 
 def _sequences(logs: list[Sheet], user: str, history: str, item: str) -> tuple[pl.DataFrame, dict[str, object]]:

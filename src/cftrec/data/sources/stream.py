@@ -22,6 +22,7 @@ def read_log(
     quotes: bool = False,
     limit: int | None = None,
     block: int = _BLOCK,
+    codes: Codes | None = None,
 ) -> Lines:
     """Read the events of a file that may be too long to be held as text.
 
@@ -33,6 +34,7 @@ def read_log(
         quotes: fields may be quoted with `"` as in CSV, line breaks included.
         limit: look at about so many lines only.
         block: bytes parsed at once.
+        codes: the categories, where several files have them in common.
 
     Returns:
         The file's facts, and in `frame` what `take` made of all rows.
@@ -40,10 +42,10 @@ def read_log(
     Raises:
         InputError: as `read_text` and `take`.
     """
+    codes, frames = codes or Codes(), list[pl.DataFrame]()
     if limit is not None:
         sheet = read_text(path, separator, columns=columns, quotes=quotes, limit=limit)
-        return Lines(path, Codes().code(take(sheet)), 0, sheet.facts)
-    codes, frames = Codes(), list[pl.DataFrame]()
+        return Lines(path, codes.code(take(sheet)), 0, sheet.facts)
     header = b""
     for text in _blocks(path, quotes, block):
         try:
