@@ -17,7 +17,7 @@ run again.
 
 A study that asks one question builds on another:
 
-    base          study whose data, options and seeds it has
+    base          study whose data and options it has, and seeds, unless it gives its own
     beside        methods and baselines of the base that stand beside its own
     methods       name: like (a method of the base, with what its search found), set
     ways          method of the base: [options of `cftrec evaluate`], lists ranked in other ways
@@ -253,7 +253,7 @@ class Runner:
 
     def rank(self, name: str, way: str) -> None:
         assert self.base is not None
-        for seed in self.study["seeds"]:
+        for seed in self.base_study["seeds"]:
             run = self.base / f"{name}-{seed}"
             if not (run / way_folder(way) / "evaluation.json").exists():
                 self.command(f"rank-{run.name}-{way_folder(way)}", ["evaluate", run, self.data, *shlex.split(way)])

@@ -115,7 +115,7 @@ def section(name: str, result: Result) -> str:
     study = result["study"]
     parts = [f"## {study['title']}"]
     if "question" in study:
-        parts.append(prose(study["question"]))
+        parts.append(prose(study["question"] + seeds(study)))
     else:
         parts.append(prose(setting(result)))
     parts += [f"![{METRIC} of every row with its interval](results/{name}.svg)", rows_table(result)]
@@ -138,6 +138,13 @@ def setting(result: Result) -> str:
         f"{search.get('trials', 0)} trials a method. Machine: {result['machine']['cpu']}, {result['machine']['jobs']} "
         "commands at once."
     )
+
+
+def seeds(study: dict[str, Any]) -> str:
+    """Say with which seeds a question's methods are trained; those beside them may have more."""
+    if not study.get("methods"):
+        return ""
+    return f" {'Seeds' if len(study['seeds']) > 1 else 'One seed:'} {', '.join(map(str, study['seeds']))}."
 
 
 def rows_table(result: Result) -> str:
