@@ -367,6 +367,9 @@ def large_tries(results: list[Result]) -> list[str]:
     ]
 
 
+SOFTMAXES = ("catalogue", "vocabulary")
+
+
 def serving(results: list[Result]) -> list[str]:
     """Write what a service does under load."""
     text = [
@@ -385,7 +388,7 @@ def serving(results: list[Result]) -> list[str]:
             " to ".join(seconds(result["half_load"][name]) for name in ("p50_s", "p99_s")),
             f"{result['half_load_p99_over_p50']:.1f}",
             f"{100 * result['memory']['growth']:.1f} % in {result['memory']['requests']:,} requests",
-            *(f"{result['explain_over_recommend'][softmax]:.2f}" for softmax in ("catalogue", "vocabulary")),
+            *(f"{found:.2f}" if found else "" for found in map(result["explain_over_recommend"].get, SOFTMAXES)),
         )
         for result in results
     ]

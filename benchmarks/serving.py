@@ -85,7 +85,7 @@ def batch_rate(recommender: Any, histories: list[list[str]], size: int, k: int, 
     return done / (time.monotonic() - begin)
 
 
-def explain_ratio(recommender: Any, histories: list[list[str]], k: int, softmax: str, turns: int = 10) -> float:
+def explain_ratio(recommender: Any, histories: list[list[str]], k: int, softmax: str, turns: int) -> float:
     """Return the median time of an explanation over that of the recommendation it explains, in turn."""
     asked = replace(recommender, softmax=softmax)
     ratios = []
@@ -111,7 +111,7 @@ def main(args: argparse.Namespace) -> None:
     bodies = [json.dumps({"histories": [history], "k": args.k}).encode() for history in histories]
     part = args.seconds / 4
     explained = {
-        softmax: explain_ratio(recommender, histories, args.k, softmax) for softmax in ("catalogue", "vocabulary")
+        softmax: explain_ratio(recommender, histories, args.k, softmax, args.explanations) for softmax in args.softmax
     }
     before = batch_rate(recommender, histories, args.clients, args.k, part)
     command = [sys.executable, "-m", "cftrec.cli", "serve", str(args.run), "--port", "0"]
@@ -163,5 +163,14 @@ if __name__ == "__main__":
     options.add_argument("--clients", type=int, default=32)
     options.add_argument("--seconds", type=float, default=60, help="of full load, and of half")
     options.add_argument("--history", type=int, default=10, help="titles of a history")
+    options.add_argument("--explanations", type=int, default=10, help="timed under each softmax")
+    softmaxes = ("catalogue", "vocabulary")
+    options.add_argument(
+        "--softmax",
+        nargs="+",
+        choices=softmaxes,
+        default=softmaxes,
+        help="a large model's exact search under the vocabulary's takes minutes a history",
+    )
     options.add_argument("-k", type=int, default=10)
     main(options.parse_args())

@@ -37,6 +37,8 @@ def operations(app, runs):
     for parameter in document["paths"]["/v1/items"]["get"]["parameters"]:
         if parameter["name"] == "model":
             parameter["schema"] = {"enum": ["cft", "plain"]}
+        if parameter["name"] == "id":  # in a query a number is a text, which is no violation
+            parameter["schema"] = {"type": "string"}
     schema = schemathesis.openapi.from_dict(document)
     return [operation.ok() for operation in schema.get_all_operations()]
 
