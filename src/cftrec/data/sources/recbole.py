@@ -56,6 +56,8 @@ def read_folder(folder: Path, name: str, options: SourceOptions, limit: int | No
     history = f"{item}_list"
     time = options.timestamp_column
     columns = [_read_atomic(log, _HEAD).frame.columns for log in logs]
+    if len(tables) > 1:
+        raise InputError(f"{folder}: several *.item files ({listed([t.name for t in tables])}); leave one")
     as_sequences = [history in names for names in columns]
     read: Sequence[Sheet | Lines]
     if any(as_sequences):
@@ -76,8 +78,6 @@ def read_folder(folder: Path, name: str, options: SourceOptions, limit: int | No
         events = pl.concat([log.frame for log in read], how="vertical_relaxed")
         rows = all_rows(events.height)
 
-    if len(tables) > 1:
-        raise InputError(f"{folder}: several *.item files ({listed([t.name for t in tables])}); leave one")
     table = _read_atomic(tables[0], limit)
     ids = table.ids(item, "item_column")
     title = options.title_column or _title_column(table)
