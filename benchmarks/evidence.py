@@ -3,7 +3,8 @@
 A study is a YAML file, and everything in it is done by the commands that a user has: prepare, sweep, train, evaluate,
 baseline, compare. Each leaves a folder under --work, where an interrupted run goes on; what a reader needs of them is
 kept in `benchmarks/results/quality/`, and docs/results.md is made of that alone. A study whose result is there is not
-run again.
+run again. Where another study needs its RUNs and they are gone, they are trained again with what its search found, and
+its result is written anew.
 
     title         of the study's section
     data          source and options of `cftrec prepare`
@@ -14,6 +15,8 @@ run again.
     baselines     name: model of `cftrec baseline` (left out, the name), set, trials; like (a baseline whose settings,
                   searched or not, it has), data (source and options of another log that it is trained on, such as
                   one of more users; its lists of the study's targets are evaluated)
+    mixed         name: method, helper (a baseline), weights; the method's RUNs rank with the helper's scores mixed in
+                  (`cftrec evaluate --helper`), the weight being the best of these for the first seed on validation
 
 A study that asks one question builds on another:
 
@@ -39,6 +42,7 @@ from typing import Any
 import yaml
 
 from cftrec.artefacts import package_versions, read_json, write_json
+from cftrec.data import Dataset
 from cftrec.evaluation import compare
 from cftrec.evaluation.measures import TESTED
 from common import machine
@@ -48,6 +52,8 @@ STUDIES = Path(__file__).parent / "quality"
 RESULTS = Path(__file__).parent / "results" / "quality"
 COMMAND = str(Path(sys.executable).with_name("cftrec"))
 DRAWS = 10_000  # so that the least p, times the pairs of a study with many rows, is still below .05
+HELPING = 200  # items a list of a baseline, so that it can also help a RUN to rank
+JUDGED = 2000  # validation targets, drawn at random where there are more, by which the weight of a helper is chosen
 SHOWN = (*TESTED, "HR@20", "NDCG@20", "coverage@10", "Gini@10", "novelty@10", "shift@10")
 
 Study = dict[str, Any]
@@ -127,6 +133,8 @@ class Runner:
         self.log = self.folder / "log"
         self.methods: dict[str, Any] = self.study.get("methods", {})
         self.base_study = studies[base] if base else {}
+        self.mixed: dict[str, Any] = self.study.get("mixed", {})
+        self.known = known_searches(name, self.study)
 
     def run(self) -> None:
         """Do what is not done yet, compare, and keep the result."""
@@ -140,8 +148,15 @@ class Runner:
             own = {name: pool.submit(self.baseline, name) for name in baselines if "like" not in baselines[name]}
             searches = {name: pool.submit(self.search, name) for name in self.methods if "vary" in self.methods[name]}
             tasks = list(own.values())
+            trained: dict[str, list[Future[None]]] = {name: [] for name in self.methods}
             for seed in self.study["seeds"]:
-                tasks += [pool.submit(self.train, name, seed, searches.get(name)) for name in self.methods]
+                for name in self.methods:
+                    trained[name].append(pool.submit(self.train, name, seed, searches.get(name)))
+            tasks += [task for several in trained.values() for task in several]
+            tasks += [
+                pool.submit(self.mix, name, [own[given["helper"]], *trained[given["method"]]])
+                for name, given in self.mixed.items()
+            ]
             tasks += [
                 pool.submit(self.baseline, name, own[given["like"]])
                 for name, given in baselines.items()
@@ -199,24 +214,69 @@ class Runner:
         if not data.exists():
             self.prepare(f"prepare-{name}", given["data"], data)
         if not trained.exists():
-            settings = self.settings(given["like"]) if "like" in given else {}
+            settings = self.settings(given["like"]) if "like" in given else self.found(name)
             options = ["--set", *pairs(settings | given.get("set", {}))] if settings or "set" in given else []
-            options += ["--trials", given["trials"]] if "trials" in given else []
-            self.command(name, ["baseline", data, "--model", given.get("model", name), "--out", trained, *options])
+            options += ["--trials", given["trials"]] if "trials" in given and not settings else []
+            words = ["baseline", data, "--model", given.get("model", name), "--out", trained, "-k", HELPING, *options]
+            self.command(name, words)
         if trained != out:
             table = trained / "ranks.parquet"
             self.command(f"evaluate-{name}", ["evaluate", out, self.data, "--predictions", table])
 
     def settings(self, name: str) -> dict[str, Any]:
         """Return a baseline's settings, those that its search found among them."""
-        config = read_json(self.folder / name / "manifest.json")["config"]
-        return {key: value for key, value in config.items() if key != "model"}
+        return without_model(read_json(self.folder / name / "manifest.json")["config"])
+
+    def found(self, name: str) -> dict[str, Any]:
+        """Return the settings that an earlier search of the same kind found for a baseline, or nothing."""
+        facts = self.known.get("baselines", {}).get(name)
+        return without_model(facts["config"]) if facts else {}
+
+    def mix(self, name: str, needed: list[Future[None]]) -> None:
+        """Choose a helper's weight on validation and rank the test split with it."""
+        for task in needed:
+            task.result()
+        method, helper = self.mixed[name]["method"], self.mixed[name]["helper"]
+        lists = self.folder / "validation" / helper
+        if not lists.exists():
+            lists.parent.mkdir(exist_ok=True)
+            given = self.study["baselines"][helper] or {}
+            words = ["baseline", self.data, "--model", given.get("model", helper), "--split", "validation"]
+            settings = pairs(self.settings(helper))
+            self.command(f"validation-{helper}", [*words, "--out", lists, "-k", HELPING, "--set", *settings])
+        run = self.folder / f"{method}-{self.study['seeds'][0]}"
+        sample = min(JUDGED, len(Dataset.load(self.data).targets("validation")))
+        for weight in self.mixed[name]["weights"]:
+            table = lists / "ranks.parquet"
+            words = ["evaluate", run, self.data, "--split", "validation", "--sample", sample]
+            if not (run / "validation" / helper_folder(weight, helper) / "evaluation.json").exists():
+                self.command(f"weigh-{name}", [*words, "--helper", table, "--helper-weight", weight])
+        for seed in self.study["seeds"]:
+            run, weight = self.folder / f"{method}-{seed}", self.weight(name)
+            words = ["evaluate", run, self.data, "--helper", self.folder / helper / "ranks.parquet"]
+            if not (run / helper_folder(weight, helper) / "evaluation.json").exists():
+                self.command(f"mix-{name}-{seed}", [*words, "--helper-weight", weight])
+
+    def weights(self, name: str) -> dict[float, float]:
+        """Return the validation NDCG@10 of each weight of a helper."""
+        method, helper = self.mixed[name]["method"], self.mixed[name]["helper"]
+        validation = self.folder / f"{method}-{self.study['seeds'][0]}" / "validation"
+        return {
+            weight: read_json(validation / helper_folder(weight, helper) / "metrics.json")["NDCG@10"]
+            for weight in self.mixed[name]["weights"]
+        }
+
+    def weight(self, name: str) -> float:
+        found = self.weights(name)
+        return max(found, key=lambda weight: found[weight])
 
     def search(self, name: str) -> None:
         method, search = self.methods[name], self.study["search"]
         options = self.study["options"] | method.get("set", {}) | search.get("options", {})
         where = self.folder / f"search-{name}"
         summary = where / "summary.json"
+        if name in self.known.get("methods", {}):
+            return
         if summary.exists() and len(read_json(summary)["cells"]) >= search["trials"]:
             return
         words = ["sweep", self.data, "--out", where, "--trials", search["trials"], "--vary", *method["vary"]]
@@ -228,18 +288,20 @@ class Runner:
         method = self.methods[name]
         found: dict[str, Any] = {}
         if "vary" in method:
-            found = self.best(self.folder, name)
+            found = best(self.cells(name))
         elif "like" in method and self.base is not None:
             config = self.base_study["methods"][method["like"]]
-            found = config.get("set", {}) | (self.best(self.base, method["like"]) if "vary" in config else {})
+            known = known_searches(self.base.name, self.base_study)["methods"]  # the base is run before
+            found = config.get("set", {}) | (best(known[method["like"]]["search"]) if "vary" in config else {})
         return self.study["options"] | found | method.get("set", {})
 
-    @staticmethod
-    def best(where: Path, name: str) -> dict[str, Any]:
-        found = read_json(where / f"search-{name}" / "summary.json")["best"]
-        if found is None:
-            raise Failed(f"{where / f'search-{name}'}: no cell was trained to its end")
-        return found["options"]
+    def cells(self, name: str) -> list[dict[str, Any]]:
+        """Return the trials of a method's search, of an earlier run where that is known."""
+        if name in self.known.get("methods", {}):
+            return list(self.known["methods"][name]["search"])
+        kept = ("options", "state", "value", "seconds")
+        found = read_json(self.folder / f"search-{name}" / "summary.json")["cells"]
+        return [{key: cell[key] for key in kept if key in cell} for cell in found]
 
     def train(self, name: str, seed: int, search: Future[None] | None) -> None:
         """Train and evaluate; the search was submitted before, so that waiting for it blocks nobody."""
@@ -270,6 +332,9 @@ class Runner:
             for way in ways:
                 of = self.folders(self.base or self.folder, name, self.base_study)
                 found[f"{name} {way.replace('--', '')}"] = [run / way_folder(way) for run in of]
+        for name, given in self.mixed.items():
+            of = self.folders(self.folder, given["method"], self.study)
+            found[name] = [run / helper_folder(self.weight(name), given["helper"]) for run in of]
         return found
 
     @staticmethod
@@ -293,6 +358,10 @@ class Runner:
             "data": {"counts": manifest["counts"], "split": manifest["split"]["rule"], "targets": summary["targets"]},
             "methods": {name: self.facts(name) for name in self.methods},
             "baselines": {name: self.baseline_facts(name) for name in self.study.get("baselines", {})},
+            "mixed": {
+                name: given | {"weight": self.weight(name), "validation": list(self.weights(name).values())}
+                for name, given in self.mixed.items()
+            },
             "summary": kept(summary),
         }
 
@@ -302,15 +371,10 @@ class Runner:
         manifests = [read_json(run / "manifest.json") for run in runs]
         logs = [read_json(run / "log.json")["log"] for run in runs]
         tokens = [line["tokens_computed"] for log in logs for line in log if "tokens_computed" in line]
-        cells = []
-        if "vary" in self.methods[name]:
-            cells = read_json(self.folder / f"search-{name}" / "summary.json")["cells"]
         common = self.study["options"]
         return {
             "options": {key: value for key, value in self.options(name).items() if common.get(key) != value},
-            "search": [
-                {key: cell[key] for key in ("options", "state", "value", "seconds") if key in cell} for cell in cells
-            ],
+            "search": self.cells(name) if "vary" in self.methods[name] else [],
             "parameters": manifests[0]["parameters"],
             "steps": [manifest["steps"] for manifest in manifests],
             "epochs": [manifest["epochs"] for manifest in manifests],
@@ -320,9 +384,47 @@ class Runner:
         }
 
     def baseline_facts(self, name: str) -> dict[str, Any]:
-        trained = self.folder / f"trained-{name}"
+        trained, known = self.folder / f"trained-{name}", self.known.get("baselines", {}).get(name)
         manifest = read_json((trained if trained.exists() else self.folder / name) / "manifest.json")
-        return {key: manifest[key] for key in ("config", "searched", "trials", "epochs", "seconds", "libraries")}
+        facts = {key: manifest[key] for key in ("config", "searched", "trials", "epochs", "seconds", "libraries")}
+        if known is not None and not facts["searched"]:
+            facts |= {key: known[key] for key in ("searched", "trials", "seconds")}
+        return facts
+
+
+def known_searches(name: str, study: Study) -> dict[str, Any]:
+    """Return what searches and baselines of a study's result say, of those that would be the same today."""
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        return {}
+    result = read_json(path)
+    if any(result["study"].get(key) != study.get(key) for key in ("data", "options", "search")):
+        return {}
+    return {
+        kind: {
+            one: facts
+            for one, facts in result[kind].items()
+            if one in study.get(kind, {}) and result["study"][kind][one] == study[kind][one]
+        }
+        for kind in ("methods", "baselines")
+    }
+
+
+def best(cells: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the options of the best of a search's trials that were trained to their end."""
+    whole = [cell for cell in cells if cell["state"] == "complete"]
+    if not whole:
+        raise Failed("a search has no trial that was trained to its end")
+    return dict(max(whole, key=lambda cell: cell["value"])["options"])
+
+
+def without_model(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key != "model"}
+
+
+def helper_folder(weight: float, helper: str) -> str:
+    """Return the folder that `cftrec evaluate --helper` with a baseline's lists writes to."""
+    return f"helper-{weight:g}-{helper}"
 
 
 def pairs(options: dict[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ INTRODUCTION = """\
 Made by `benchmarks/evidence.py` from `benchmarks/results/quality/`; nothing here is typed by hand. A study is a
 file of `benchmarks/quality/`, run by the commands of cftrec. Our methods in a study have equal steps, and each its
 own search of equally many trials on the validation split, whatever number of options it has to search; baselines
-have the search of `cftrec baseline`. Settings are chosen on validation alone; "our best" is the method with the
-best number on the test split. Every list ranks the whole catalogue, less what the user has. Intervals (95 %) are
-bootstraps over users, and over training seeds where a method has several; a baseline is one training. p is of the
-paired bootstrap, adjusted by Holm for all pairs of a study; sure means below .05. Minutes are those of commands
-that ran side by side.
+have the search of `cftrec baseline`. "plain with sasrec" is plain's RUNs ranking with the scores of that SASRec
+mixed in (`cftrec evaluate --helper`), the weight chosen on validation. Settings are chosen on validation alone;
+"our best" is the method with the best number on the test split. Every list ranks the whole catalogue, less what the
+user has. Intervals (95 %) are bootstraps over users, and over training seeds where a method has several; a baseline
+is one training. p is of the paired bootstrap, adjusted by Holm for all pairs of a study; sure means below .05.
+Minutes are those of commands that ran side by side.
 """
 
 Result = dict[str, Any]
@@ -66,31 +68,42 @@ def verdict(mains: dict[str, Result]) -> str:
     """Return the first paragraph: whether our best method is above SASRec and above plain, data set by data set."""
     told = []
     for result in (result for result in mains.values() if result["methods"]):
-        best = best_of(result)
-        value = next(row[METRIC] for row in result["summary"]["rows"] if row["model"] == best)
-        others = [name for name in ("plain", "sasrec") if has(result, name) and name != best]
-        against = [
-            f"{lead(result, best, other)['difference']:+.4f} against {other} ({sureness(lead(result, best, other))})"
-            for other in others
-        ]
-        told.append(
-            ", ".join([f"{result['study']['title']}: our best is {best} with {METRIC} {value:.4f}", *against]) + "."
-        )
+        best, mixed = best_of(result), best_of(result, "mixed")
+        text = f"{result['study']['title']}: our best is {standing(result, best, ('plain', 'sasrec'))}"
+        if mixed is not None:
+            text += f"; with a helper it is {standing(result, mixed, ('plain', 'sasrec', 'plain with sasrec'))}"
+        told.append(text + ".")
     if not told:
         return prose("No study has been run yet.")
     return prose(" ".join([conclusion(mains), *told]))
 
 
+def standing(result: Result, name: str | None, others: tuple[str, ...]) -> str:
+    """Say how good a row is, and how far above others."""
+    assert name is not None
+    value = next(row[METRIC] for row in result["summary"]["rows"] if row["model"] == name)
+    against = [
+        f"{lead(result, name, other)['difference']:+.4f} against {other} ({sureness(lead(result, name, other))})"
+        for other in others
+        if has(result, other) and other != name
+    ]
+    return ", ".join([f"{name} with {METRIC} {value:.4f}", *against])
+
+
 def conclusion(mains: dict[str, Result]) -> str:
     """Say whether counterfactual fine-tuning helps, and whether our best is the best there is."""
     told = []
-    questions = {
-        "CFT is {} plain fine-tuning": ("cft", "plain"),
-        "Our best method is {} the tuned SASRec": (None, "sasrec"),
+    questions: dict[str, tuple[Callable[[Result], str | None], str]] = {
+        "CFT is {} plain fine-tuning": (lambda result: "cft" if has(result, "cft") else None, "plain"),
+        "Our best method is {} the tuned SASRec": (best_of, "sasrec"),
+        "With SASRec's scores mixed in, as D3 does, our best is {} SASRec alone": (
+            lambda result: best_of(result, "mixed"),
+            "sasrec",
+        ),
     }
-    for sentence, (name, other) in questions.items():
-        asked = [r for r in mains.values() if has(r, other) and r["methods"] and (name is None or has(r, name))]
-        tests = [lead(result, name or best_of(result), other) for result in asked if (name or best_of(result)) != other]
+    for sentence, (asked, other) in questions.items():
+        pairs = [(result, asked(result)) for result in mains.values() if has(result, other)]
+        tests = [lead(result, name, other) for result, name in pairs if name not in (None, other)]
         sure = [test["difference"] > 0 for test in tests if test["p_holm"] < SURE]
         counts = {"surely above": sum(sure), "surely below": len(sure) - sum(sure)}
         for how, count in counts.items():
@@ -105,10 +118,10 @@ def has(result: Result, name: str) -> bool:
     return any(row["model"] == name for row in result["summary"]["rows"])
 
 
-def best_of(result: Result) -> str:
-    """Return our method with the best NDCG@10."""
+def best_of(result: Result, kind: str = "methods") -> str | None:
+    """Return our method with the best NDCG@10, or our best with a helper (kind mixed); None where there is none."""
     values = {row["model"]: row[METRIC] for row in result["summary"]["rows"]}
-    return max(result["methods"], key=lambda name: values[name])
+    return max(result.get(kind, {}), key=lambda name: values[name], default=None)
 
 
 def section(name: str, result: Result) -> str:
@@ -216,6 +229,10 @@ def searches(result: Result) -> str:
         for place, trial in enumerate(best):
             options = ", ".join(f"{key} {trial['settings'][key]}" for key in facts["searched"])
             rows.append((name if place == 0 else "", options, f"{trial['NDCG@10']:.4f}", "complete"))
+    for name, facts in result.get("mixed", {}).items():
+        judged = sorted(zip(facts["validation"], facts["weights"], strict=True), reverse=True)
+        for place, (value, weight) in enumerate(judged):
+            rows.append((name if place == 0 else "", f"helper_weight {weight}", f"{value:.4f}", "complete"))
     return table(("", "options", f"validation {METRIC}", ""), rows)
 
 

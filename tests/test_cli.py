@@ -420,6 +420,16 @@ def test_evaluate_in_other_ways_leaves_the_rest_alone(runs, dataset, capsys, tmp
     assert json.loads((run / "helper-0.9-oracle" / "metrics.json").read_text())["HR@1"] == 1
     assert pl.read_parquet(run / "helper-0.9-oracle" / "ranks.parquet")["exact"].all()
 
+    main(["evaluate", str(run), str(dataset), "--split", "train"])  # many targets a user, told apart by history_length
+    lists = pl.read_parquet(run / "train" / "ranks.parquet")
+    assert lists["user"].is_duplicated().any()
+    liked = pl.col("target").map_elements(lambda item: ["i0", item], pl.List(pl.String))
+    (tmp_path / "sasrec").mkdir()
+    lists.with_columns(items=liked, scores=pl.lit([-2.0, 9.5])).write_parquet(tmp_path / "sasrec" / "ranks.parquet")
+    helper = ["--helper", str(tmp_path / "sasrec" / "ranks.parquet"), "--helper-weight", "1"]
+    main(["evaluate", str(run), str(dataset), "--split", "train", *helper])
+    assert pl.read_parquet(run / "train" / "helper-1-sasrec" / "ranks.parquet")["rank"].to_list() == [1] * len(lists)
+
     main(["evaluate", str(run), str(dataset), "--ungrounded", "--beams", "3"])
     facts = json.loads((run / "ungrounded" / "evaluation.json").read_text())
     assert facts["way"]["written"] == 75
@@ -441,6 +451,10 @@ def test_bad_ways_to_evaluate(runs, dataset, capsys, tmp_path):
     assert "row 2: score is no finite number" in line("--helper", str(tmp_path / "helper.csv"))
     (tmp_path / "helper.csv").write_text("user,item,score\nnobody,i0,1\n")
     assert "no known item of user" in line("--helper", str(tmp_path / "helper.csv"))
+    (tmp_path / "helper.csv").write_text("user,item,score,history_length\nu0,i0,1,77\n")
+    assert "with that history_length" in line("--helper", str(tmp_path / "helper.csv"))
+    (tmp_path / "helper.csv").write_text("user,item,score,history_length\nu0,i0,1,-1\n")
+    assert "history_length is '-1', which is no whole number" in line("--helper", str(tmp_path / "helper.csv"))
     assert "helper_weight 2" in line("--helper", str(tmp_path / "helper.csv"), "--helper-weight", "2")
 
 

@@ -30,6 +30,7 @@ MAIN = {
         "cft": {"vary": ["learning_rate=1e-3..1e-2:log", "effect_weight=0.01..0.5:log"]},
     },
     "baselines": {"itemknn": {"set": {"weighting": "cosine"}, "trials": 2}},
+    "mixed": {"cft with itemknn": {"method": "cft", "helper": "itemknn", "weights": [0.25, 0.75]}},
 }
 QUESTION = {
     "title": "A part",
@@ -101,7 +102,7 @@ def test_studies_from_their_files_to_the_page(place, capsys):
         assert manifest["config"][name] == pytest.approx(float(best[name]))
     metrics = [read_json(folder / "work" / "small" / f"cft-{seed}" / "metrics.json") for seed in (1, 2)]
     rows = {row["model"]: row for row in result["summary"]["rows"]}
-    assert list(rows) == ["popular", "itemknn", "everybody", "plain", "cft"]
+    assert list(rows) == ["popular", "itemknn", "everybody", "plain", "cft", "cft with itemknn"]
     assert rows["cft"]["NDCG@10"] == pytest.approx(np.mean([one["NDCG@10"] for one in metrics]))
     assert result["methods"]["cft"]["steps"] == [3, 3] and len(result["methods"]["cft"]["search"]) == 2
 
@@ -109,6 +110,14 @@ def test_studies_from_their_files_to_the_page(place, capsys):
     assert len(result["baselines"]["itemknn"]["trials"]) == 2 and result["baselines"]["everybody"]["config"] == settings
     users = [len(pl.read_parquet(folder / "work/small" / name / "ranks.parquet")) for name in ("everybody", "itemknn")]
     assert (len(pl.read_parquet(folder / "work/small/trained-everybody/ranks.parquet")), *users) == (20, 16, 16)
+
+    mixed = result["mixed"]["cft with itemknn"]
+    runs = [folder / "work" / "small" / f"cft-{seed}" / f"helper-{mixed['weight']:g}-itemknn" for seed in (1, 2)]
+    tried = folder / "work" / "small" / "cft-1" / "validation"
+    values = [read_json(tried / f"helper-{weight:g}-itemknn" / "metrics.json")["NDCG@10"] for weight in (0.25, 0.75)]
+    assert mixed["validation"] == values and mixed["weight"] == (0.75, 0.25)[int(values[0] >= values[1])]
+    helped = np.mean([read_json(run / "metrics.json")["NDCG@10"] for run in runs])
+    assert rows["cft with itemknn"]["NDCG@10"] == pytest.approx(helped)
 
     part = read_json(folder / "results" / "a-part.json")
     names = [row["model"] for row in part["summary"]["rows"]]
@@ -124,6 +133,22 @@ def test_studies_from_their_files_to_the_page(place, capsys):
     capsys.readouterr()
     assert run() == []
     assert "small: its result is there" in capsys.readouterr().out
+
+
+def test_lost_runs_are_trained_again_with_what_was_found(place):
+    """Where a question needs the RUNs of a finished study and they are gone, no search is done again."""
+    folder, run = place
+    run("small")
+    before = read_json(folder / "results" / "small.json")
+    shutil.rmtree(folder / "work")
+    again = run("a-part")
+    assert not [name for name in again if name.startswith("search")] and {"plain-1", "cft-2", "itemknn"} <= set(again)
+    after = read_json(folder / "results" / "small.json")
+    assert after["methods"]["cft"]["search"] == before["methods"]["cft"]["search"]
+    assert after["baselines"]["itemknn"]["trials"] == before["baselines"]["itemknn"]["trials"]
+    assert after["baselines"]["itemknn"]["config"] == before["baselines"]["itemknn"]["config"]
+    assert [row["NDCG@10"] for row in after["summary"]["rows"]] == [row["NDCG@10"] for row in before["summary"]["rows"]]
+    assert run() == []
 
 
 def test_an_interrupted_study_goes_on(place, monkeypatch, capsys):
@@ -145,7 +170,7 @@ def test_an_interrupted_study_goes_on(place, monkeypatch, capsys):
     shutil.rmtree(folder / "work" / "small" / "cft-2")
     study = json.loads(json.dumps(yaml.safe_load((folder / "studies" / "small.yaml").read_text())))
     (folder / "studies" / "small.yaml").write_text(yaml.safe_dump(study | {"title": "Another"}, sort_keys=False))
-    assert run("small") == ["cft-2", "evaluate-cft-2"]
+    assert run("small") == ["cft-2", "evaluate-cft-2", "mix-cft with itemknn-2"]
     changed = study | {"options": study["options"] | {"max_steps": 4}, "title": "A third"}
     (folder / "studies" / "small.yaml").write_text(yaml.safe_dump(changed, sort_keys=False))
     with pytest.raises(SystemExit, match="small: not finished"):
@@ -153,14 +178,14 @@ def test_an_interrupted_study_goes_on(place, monkeypatch, capsys):
     assert "small was made with another options; remove it, or name another --work" in capsys.readouterr().err
     more = study | {"seeds": [1, 2, 3], "title": "A third"}
     (folder / "studies" / "small.yaml").write_text(yaml.safe_dump(more, sort_keys=False))
-    assert run("small") == ["plain-3", "evaluate-plain-3", "cft-3", "evaluate-cft-3"]
+    assert run("small") == ["plain-3", "evaluate-plain-3", "cft-3", "evaluate-cft-3", "mix-cft with itemknn-3"]
     assert "## A third" in (folder / "results.md").read_text()
 
 
 def test_a_study_that_fails_leaves_the_others_and_a_base_is_run_again_where_its_runs_are_gone(place, capsys):
     folder, run = place
     small = yaml.safe_load((folder / "studies" / "small.yaml").read_text())
-    small |= {"seeds": [1], "search": {"trials": 1, "evaluations": 1}, "baselines": {}}
+    small |= {"seeds": [1], "search": {"trials": 1, "evaluations": 1}, "baselines": {}, "mixed": {}}
     small["methods"] = {"cft": small["methods"]["cft"]}
     (folder / "studies" / "small.yaml").write_text(yaml.safe_dump(small, sort_keys=False))
     question = QUESTION | {"beside": ["cft"], "methods": {}, "ways": {"cft": ["--beam 1"]}}

@@ -271,7 +271,7 @@ class Evaluate:
     beam: int | None = None
     """keep so many beginnings a level, as beam search does, instead of the exact search"""
     helper: Annotated[Path | None, arg(metavar="FILE")] = None
-    """another model's scores to mix in (D3): a table with columns user, item and score"""
+    """another model's scores to mix in (D3): a table with columns user, item, score, or a baseline's ranks.parquet"""
     helper_weight: float = 0.5
     """w: lists are ordered by (1 - w) log p + w log softmax(helper's scores); D3's alpha is 1 - w"""
     ungrounded: bool = False

@@ -14,7 +14,8 @@ from cftrec.data.dataset import Dataset
 from cftrec.data.sources.sheet import Sheet
 from cftrec.errors import InputError
 from cftrec.evaluation import compare, evaluate
-from cftrec.evaluation.predictions import evaluate_predictions, read_lists
+from cftrec.evaluation.given_lists import read_lists
+from cftrec.evaluation.predictions import evaluate_predictions
 
 
 def sheet(rows, columns=("user", "item", "rank")) -> Sheet:

@@ -63,7 +63,7 @@ class Fitted:
         """Return the best k items for each history, its items left out except keep[b] (-1: none kept).
 
         Where the model has no answer, since it knows nothing of a history, popularity's list stands in, with `exact`
-        False.
+        False; its scores are log(1 + training events), whose softmax is popularity.
         """
         kept = np.full(len(histories), -1) if keep is None else np.asarray(keep)
         known = [past[self.counts[past] > 0] for past in histories]
@@ -77,7 +77,7 @@ class Fitted:
                 items[rows[row], place], scores[rows[row], place] = item, score
         silent = np.flatnonzero(items[:, 0] < 0)
         popular = rank_by_popularity(self.counts, [histories[row] for row in silent], kept[silent], k).items
-        items[silent], scores[silent] = popular, np.where(popular < 0, -np.inf, self.counts[popular])
+        items[silent], scores[silent] = popular, np.where(popular < 0, -np.inf, np.log1p(self.counts[popular]))
         return SimpleNamespace(items=items, scores=scores, exact=~np.isin(np.arange(len(items)), silent))
 
     def _recommend(

@@ -10,9 +10,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from cftrec.data.dataset import Dataset
-from cftrec.data.sources.sheet import read_table
+from cftrec.data.sources.sheet import Sheet, read_table
 from cftrec.errors import InputError
 from cftrec.evaluation.cases import Cases, run_index
+from cftrec.evaluation.given_lists import LENGTH, row_a_rank, whole
 from cftrec.evaluation.ranker import Found
 from cftrec.recommender import Recommender
 
@@ -73,44 +74,58 @@ def with_helper(recommender: Recommender, file: Path, weight: float, dataset: Da
 
     Args:
         recommender: the RUN.
-        file: a table with columns `user`, `item` (ids) and `score` (a finite number, larger is better), in any order.
-            An item that it does not name for a user has the least score it names for that user; one that it names
-            twice has its last. Items that the RUN does not know are counted and left out.
+        file: a table with columns `user`, `item` (ids) and `score` (a finite number, larger is better), in any order;
+            or the ranks.parquet of an evaluation or a baseline, whose lists are read as such a table. With a column
+            `history_length`, the number of the user's events before the target, scores are for that target, otherwise
+            for all of the user's. An item that it does not name for a target has the least score it names for it; one
+            that it names twice has its last. Items that the RUN does not know are counted and left out.
         weight: of the helper, from 0 to 1.
         dataset: the log.
-        positions: int64 [n], event positions of the targets, whose users must all be in the table.
+        positions: int64 [n], event positions of the targets, all of which the table must name items for.
 
     Raises:
-        InputError: the table cannot be read, or names no item that the RUN knows for a user who has a target.
+        InputError: the table cannot be read, or names no item that the RUN knows for a target.
     """
     if not 0 <= weight <= 1:
         raise InputError(f"helper_weight {weight}: must be from 0 (the model alone) to 1 (the helper alone)")
-    sheet = read_table(file)
-    users, items = sheet.ids("user"), sheet.ids("item")
-    scores = sheet.column("score").cast(pl.Float64, strict=False)
-    bad = (~scores.is_finite()).fill_null(True).arg_true()
-    if len(bad):
-        raise InputError(f"{sheet.place(bad[0])}: score is no finite number; give every row one, larger for better")
-    named = pl.DataFrame({"user": users, "item": run_index(recommender, items.to_list()), "score": scores})
+    sheet = row_a_rank(read_table(file))
+    named = _helper_table(sheet, recommender)
     known = named.filter(pl.col("item") >= 0)
-    by_user = {
-        user: (rows["item"].to_numpy(), rows["score"].to_numpy())
-        for (user,), rows in known.group_by("user", maintain_order=True)
+    key = [name for name in ("user", LENGTH) if name in known.columns]
+    scored = {
+        of: (rows["item"].to_numpy(), rows["score"].to_numpy()) for of, rows in known.group_by(key, maintain_order=True)
     }
 
-    users = dataset.users.gather(dataset.user_of(positions)).cast(pl.String)
-    missing = next((user for user in users if user not in by_user), None)
+    def of(user: str, length: int) -> tuple[object, ...]:
+        return (user, length) if LENGTH in key else (user,)
+
+    users = dataset.user_of(positions)
+    asked = zip(dataset.users.gather(users).cast(pl.String), positions - dataset.offsets[users], strict=True)
+    missing = next((user for user, length in asked if of(user, int(length)) not in scored), None)
     if missing is not None:
-        raise InputError(f"{file}: no known item of user {missing!r}, who has a target; give every such user some")
+        at = f" with that {LENGTH}" if LENGTH in key else ""
+        raise InputError(f"{file}: no known item of user {missing!r}, who has a target{at}; give every target some")
 
     def rank(cases: Cases, k: int) -> Found:
         helper = np.empty((len(cases), len(recommender.catalogue)))
-        for row, user in enumerate(cases.users):
-            index, given = by_user[user]
+        for row, (user, length) in enumerate(zip(cases.users, cases.history_lengths.tolist(), strict=True)):
+            index, given = scored[of(user, length)]
             helper[row] = given.min()
             helper[row, index] = given
         keep = cases.targets.tolist()
         return recommender.search(cases.histories, k, keep=keep, helper=helper, helper_weight=weight)
 
     facts = {"file": sheet.facts, "weight": weight, "unknown_items": named.height - known.height}
-    return Way(f"helper-{weight:g}-{file.stem}", facts, rank)
+    name = file.parent.name if file.name == "ranks.parquet" else file.stem
+    return Way(f"helper-{weight:g}-{name}", facts, rank)
+
+
+def _helper_table(sheet: Sheet, recommender: Recommender) -> pl.DataFrame:
+    """Return user (str), item (the RUN's index, -1: unknown), score (float64) and history_length if it is given."""
+    users, items = sheet.ids("user"), sheet.ids("item")
+    scores = sheet.column("score").cast(pl.Float64, strict=False)
+    bad = (~scores.is_finite()).fill_null(True).arg_true()
+    if len(bad):
+        raise InputError(f"{sheet.place(bad[0])}: score is no finite number; give every row one, larger for better")
+    table = pl.DataFrame({"user": users, "item": run_index(recommender, items.to_list()), "score": scores})
+    return table.with_columns(whole(sheet, LENGTH, least=0)) if LENGTH in sheet.frame.columns else table
