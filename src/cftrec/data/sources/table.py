@@ -1,7 +1,6 @@
 """Any table whose columns are named by options: CSV, TSV, Parquet or JSON lines, told apart by the name's ending."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -10,6 +9,7 @@ from cftrec.data.sources.lines import Lines
 from cftrec.data.sources.log import Log, SourceOptions, all_rows, event_frame, item_frame, make_log
 from cftrec.data.sources.sheet import Sheet, read_table
 from cftrec.data.sources.stream import read_log
+from cftrec.data.sources.typed import read_typed_log
 from cftrec.errors import InputError
 
 _USED = ("user_column", "item_column", "timestamp_column", "title_column", "items", "items_item_column")
@@ -66,13 +66,12 @@ def _items(table: Sheet, own_item: str | None, item: str, title: str) -> pl.Data
     return item_frame(ids, titles, table.texts(others))
 
 
-def _read_log(path: Path, take: Callable[[Sheet], pl.DataFrame], limit: int | None) -> Sheet | Lines:
-    """Read the columns of the log: of separated fields block by block, of other tables whole."""
+def _read_log(path: Path, take: Callable[[Sheet], pl.DataFrame], limit: int | None) -> Lines:
+    """Read the columns of the log, part by part."""
     separator = {".csv": ",", ".tsv": "\t"}.get(path.suffix.lower())
     if separator is not None and path.is_file():
         return read_log(path, separator, take, quotes=True, limit=limit)
-    sheet = read_table(path, limit)
-    return replace(sheet, frame=take(sheet))
+    return read_typed_log(path, take, limit=limit)
 
 
 def _titles_in_log(events: pl.DataFrame) -> pl.DataFrame:
