@@ -1,0 +1,86 @@
+"""A RUN for others: over HTTP, as a plain model, and the whole flow as a demonstration."""
+
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from cftrec.errors import InputError
+
+
+@dataclass
+class Serve:
+    """Serve RUNs over HTTP, with a page to look at them; the token comes from CFTREC_TOKEN or a file."""
+
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN ...")]
+    """RUN folders of `cftrec train`; the first answers requests that name none"""
+    host: str = "127.0.0.1"
+    """address to listen on; 0.0.0.0 is all of this machine's"""
+    port: int = 8000
+    """port to listen on; 0: any that is free"""
+    token_file: Path | None = None
+    """file with a token that requests must bear; left out, CFTREC_TOKEN, and without that no token"""
+    batch: int = 32
+    """histories answered at once"""
+    waiting: int = 256
+    """histories that may wait; beyond it requests are refused (503, Retry-After)"""
+    timeout: float = 30
+    """seconds until a request without an answer is refused"""
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT."""
+        if importlib.util.find_spec("fastapi") is None:
+            raise InputError("serving needs more packages; install them with pip install 'cftrec[serve]'")
+        from cftrec.serving import serve
+        from cftrec.serving.api import Limits
+
+        if not self.runs:
+            raise InputError("give at least one RUN folder")
+        if self.batch < 1 or self.waiting < 1 or not self.timeout > 0:
+            raise InputError("--batch, --waiting and --timeout must be above 0")
+        token = os.environ.get("CFTREC_TOKEN") if self.token_file is None else self.token_file.read_text().strip()
+        if token == "":
+            raise InputError("the token is empty; write one into it, or leave it out")
+        serve(
+            self.runs,
+            self.host,
+            self.port,
+            limits=Limits(self.batch, self.waiting, self.timeout),
+            token=token,
+            started=lambda address: print(f"cftrec serves on {address}", flush=True),
+        )
+
+
+@dataclass
+class Export:
+    """Write a RUN's model as a plain folder of transformers with a model card, which loads without cftrec."""
+
+    run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
+    """RUN folder of `cftrec train`"""
+    out: Path | None = None
+    """folder to make; must be free; left out, it is `export` in the RUN"""
+    merge: bool = False
+    """of a RUN with LoRA adapters, write the whole model, the adapters merged into it, instead of the adapters alone"""
+
+    def run(self) -> None:
+        """Export and say where."""
+        from cftrec.export import export
+
+        print(export(self.run_folder, self.out, self.merge))
+
+
+@dataclass
+class Demo:
+    """The whole flow on MovieLens-100K: prepare, train plain and CFT models, evaluate, compare, report."""
+
+    out: Path = Path("demo")
+    """folder to make; an interrupted demo goes on in it"""
+
+    def run(self) -> None:
+        """Run all steps and say where the report is."""
+        from cftrec.demo import demo
+
+        print(demo(self.out))
