@@ -84,7 +84,8 @@ class Batcher:
                 raise Busy(max(1, ceil(self._waiting * self._pace)))
             self._jobs.append(job)
             self._waiting += size
-            self._changed.notify()
+            if len(self._jobs) == 1 or self._waiting >= self.max_batch:  # each waking costs both threads a switch
+                self._changed.notify()
         job.result.add_done_callback(lambda result: self._forget(job) if result.cancelled() else None)
         return job.result
 
@@ -127,8 +128,10 @@ class Batcher:
                 if self._closing:
                     return []
                 self._changed.wait()
-            while self._waiting < self.max_batch and not self._closing and self._changed.wait(_LINGER_S):
-                pass
+            before = 0
+            while before < self._waiting < self.max_batch and not self._closing:
+                before = self._waiting
+                self._changed.wait(_LINGER_S)
             first, taken, left = self._jobs[0], list[Job](), deque[Job]()
             room = max(self.max_batch, first.size)
             for job in self._jobs:

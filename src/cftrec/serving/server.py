@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -99,6 +100,8 @@ def serve(
         app, log_config=None, access_log=False, server_header=False, lifespan="on", timeout_keep_alive=_IDLE_S
     )
     signal.signal(signal.SIGHUP, lambda *_: service.runs.reload())
+    gc.collect()
+    gc.freeze()  # what is loaded stays: looking through all of it for garbage would hold requests up for half a second
     bound, name = door.getsockname()[1], f"[{host}]" if ":" in host else host
     started(f"http://{name}:{bound}/")
     _Server(config, farewell).run(sockets=[door])
