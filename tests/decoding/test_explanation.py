@@ -70,3 +70,5 @@ def test_no_orders():
     for count in (-1, 1):
         with pytest.raises(InputError, match="at least 2"):
             draw_orders(3, count)
+    with pytest.raises(InputError, match="at least 2 orders"):
+        draw_orders(1, 1)  # so that what is refused does not depend on the history

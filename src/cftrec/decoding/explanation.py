@@ -92,7 +92,7 @@ def draw_orders(items: int, count: int, seed: int = 0) -> Ints:
     Raises:
         InputError: a count below 0, or of 1, which leaves the standard error unknown.
     """
-    if count < 0 or (count == 1 and items > 1):
+    if count < 0 or count == 1:
         raise InputError(f"shapley {count}: give 0 for none, or at least 2 orders, since one has no standard error")
     if count and factorial(items) <= count:
         return np.array(list(permutations(range(items))), dtype=np.int64)
