@@ -10,7 +10,8 @@ its result is written anew.
     data          source and options of `cftrec prepare`
     options       of every method's training: equal steps, samples, model
     seeds         each method is trained with each
-    search        trials of every method's search on validation, and options that differ while it searches
+    search        trials of every method's search on validation, evaluations and metric as of `cftrec sweep` (left out,
+                  5 and NDCG@10), and options that differ while it searches
     methods       name: set (its own options), vary (what is searched, as `cftrec sweep --vary` takes it)
     baselines     name: model of `cftrec baseline` (left out, the name), set, trials; like (a baseline whose settings,
                   searched or not, it has), data (source and options of another log that it is trained on, such as
@@ -52,6 +53,7 @@ STUDIES = Path(__file__).parent / "quality"
 RESULTS = Path(__file__).parent / "results" / "quality"
 COMMAND = str(Path(sys.executable).with_name("cftrec"))
 DRAWS = 10_000  # so that the least p, times the pairs of a study with many rows, is still below .05
+NDCG = "eval_ndcg@10"
 HELPING = 200  # items a list of a baseline, so that it can also help a RUN to rank
 JUDGED = 2000  # validation targets, drawn at random where there are more, by which the weight of a helper is chosen
 SHOWN = (*TESTED, "HR@20", "NDCG@20", "coverage@10", "Gini@10", "novelty@10", "shift@10")
@@ -280,7 +282,8 @@ class Runner:
         if summary.exists() and len(read_json(summary)["cells"]) >= search["trials"]:
             return
         words = ["sweep", self.data, "--out", where, "--trials", search["trials"], "--vary", *method["vary"]]
-        words += ["--evaluations", search.get("evaluations", 5), "--set", *pairs(options)]
+        words += ["--evaluations", search.get("evaluations", 5), "--metric", search.get("metric", NDCG)]
+        words += ["--set", *pairs(options)]
         self.command(f"search-{name}", words)
 
     def options(self, name: str) -> dict[str, Any]:
@@ -288,11 +291,13 @@ class Runner:
         method = self.methods[name]
         found: dict[str, Any] = {}
         if "vary" in method:
-            found = best(self.cells(name))
+            found = best(self.cells(name), self.study["search"])
         elif "like" in method and self.base is not None:
             config = self.base_study["methods"][method["like"]]
             known = known_searches(self.base.name, self.base_study)["methods"]  # the base is run before
-            found = config.get("set", {}) | (best(known[method["like"]]["search"]) if "vary" in config else {})
+            found = config.get("set", {}) | (
+                best(known[method["like"]]["search"], self.base_study["search"]) if "vary" in config else {}
+            )
         return self.study["options"] | found | method.get("set", {})
 
     def cells(self, name: str) -> list[dict[str, Any]]:
@@ -410,12 +415,13 @@ def known_searches(name: str, study: Study) -> dict[str, Any]:
     }
 
 
-def best(cells: list[dict[str, Any]]) -> dict[str, Any]:
+def best(cells: list[dict[str, Any]], search: dict[str, Any]) -> dict[str, Any]:
     """Return the options of the best of a search's trials that were trained to their end."""
+    choose = max if search.get("metric", NDCG) == NDCG else min  # a loss
     whole = [cell for cell in cells if cell["state"] == "complete"]
     if not whole:
         raise Failed("a search has no trial that was trained to its end")
-    return dict(max(whole, key=lambda cell: cell["value"])["options"])
+    return dict(choose(whole, key=lambda cell: cell["value"])["options"])
 
 
 def without_model(config: dict[str, Any]) -> dict[str, Any]:

@@ -233,7 +233,9 @@ def searches(result: Result) -> str:
         judged = sorted(zip(facts["validation"], facts["weights"], strict=True), reverse=True)
         for place, (value, weight) in enumerate(judged):
             rows.append((name if place == 0 else "", f"helper_weight {weight}", f"{value:.4f}", "complete"))
-    return table(("", "options", f"validation {METRIC}", ""), rows)
+    losses = result["study"].get("search", {}).get("metric") == "eval_normal"
+    head = f"validation {METRIC}" + (", of our methods the plain loss" if losses else "")
+    return table(("", "options", head, ""), rows)
 
 
 def shown(value: Any) -> str:

@@ -24,7 +24,7 @@ MAIN = {
     "title": "A small log",
     "options": {"nano_hidden_size": 16, "nano_heads": 2, "nano_layers": 1, "nano_vocab_size": 280, "max_steps": 3},
     "seeds": [1, 2],
-    "search": {"trials": 2, "evaluations": 1, "options": {"max_steps": 2}},
+    "search": {"trials": 2, "evaluations": 1, "metric": "eval_normal", "options": {"max_steps": 2}},
     "methods": {
         "plain": {"set": {"effect_weight": 0, "beta": 1}, "vary": ["learning_rate=1e-3..1e-2:log"]},
         "cft": {"vary": ["learning_rate=1e-3..1e-2:log", "effect_weight=0.01..0.5:log"]},
