@@ -16,8 +16,9 @@ its result is written anew.
     baselines     name: model of `cftrec baseline` (left out, the name), set, trials; like (a baseline whose settings,
                   searched or not, it has), data (source and options of another log that it is trained on, such as
                   one of more users; its lists of the study's targets are evaluated)
-    mixed         name: method, helper (a baseline), weights; the method's RUNs rank with the helper's scores mixed in
-                  (`cftrec evaluate --helper`), the weight being the best of these for the first seed on validation
+    mixed         name: method, helper (a baseline that is not like another), weights; the method's RUNs rank with the
+                  helper's scores mixed in (`cftrec evaluate --helper`), the weight being the best of these for the
+                  first seed on validation
 
 A study that asks one question builds on another:
 
@@ -155,8 +156,10 @@ class Runner:
                 for name in self.methods:
                     trained[name].append(pool.submit(self.train, name, seed, searches.get(name)))
             tasks += [task for several in trained.values() for task in several]
+            helpers = {given["helper"] for given in self.mixed.values()}
+            lists = {helper: pool.submit(self.help, helper, own[helper]) for helper in sorted(helpers)}
             tasks += [
-                pool.submit(self.mix, name, [own[given["helper"]], *trained[given["method"]]])
+                pool.submit(self.mix, name, [lists[given["helper"]], *trained[given["method"]]])
                 for name, given in self.mixed.items()
             ]
             tasks += [
@@ -234,11 +237,9 @@ class Runner:
         facts = self.known.get("baselines", {}).get(name)
         return without_model(facts["config"]) if facts else {}
 
-    def mix(self, name: str, needed: list[Future[None]]) -> None:
-        """Choose a helper's weight on validation and rank the test split with it."""
-        for task in needed:
-            task.result()
-        method, helper = self.mixed[name]["method"], self.mixed[name]["helper"]
+    def help(self, helper: str, trained: Future[None]) -> None:
+        """Have a baseline's lists of the validation split, too."""
+        trained.result()
         lists = self.folder / "validation" / helper
         if not lists.exists():
             lists.parent.mkdir(exist_ok=True)
@@ -246,10 +247,16 @@ class Runner:
             words = ["baseline", self.data, "--model", given.get("model", helper), "--split", "validation"]
             settings = pairs(self.settings(helper))
             self.command(f"validation-{helper}", [*words, "--out", lists, "-k", HELPING, "--set", *settings])
+
+    def mix(self, name: str, needed: list[Future[None]]) -> None:
+        """Choose a helper's weight on validation and rank the test split with it."""
+        for task in needed:
+            task.result()
+        method, helper = self.mixed[name]["method"], self.mixed[name]["helper"]
         run = self.folder / f"{method}-{self.study['seeds'][0]}"
         sample = min(JUDGED, len(Dataset.load(self.data).targets("validation")))
         for weight in self.mixed[name]["weights"]:
-            table = lists / "ranks.parquet"
+            table = self.folder / "validation" / helper / "ranks.parquet"
             words = ["evaluate", run, self.data, "--split", "validation", "--sample", sample]
             if not (run / "validation" / helper_folder(weight, helper) / "evaluation.json").exists():
                 self.command(f"weigh-{name}", [*words, "--helper", table, "--helper-weight", weight])
@@ -294,11 +301,16 @@ class Runner:
             found = best(self.cells(name), self.study["search"])
         elif "like" in method and self.base is not None:
             config = self.base_study["methods"][method["like"]]
-            known = known_searches(self.base.name, self.base_study)["methods"]  # the base is run before
-            found = config.get("set", {}) | (
-                best(known[method["like"]]["search"], self.base_study["search"]) if "vary" in config else {}
-            )
+            found = config.get("set", {}) | (self.base_found(method["like"]) if "vary" in config else {})
         return self.study["options"] | found | method.get("set", {})
+
+    def base_found(self, name: str) -> dict[str, Any]:
+        """Return what the base's search found for a method; the base is run before."""
+        assert self.base is not None
+        known = known_searches(self.base.name, self.base_study).get("methods", {})
+        if name not in known:
+            raise Failed(f"{self.base.name} is not finished, whose search for {name} is needed")
+        return best(known[name]["search"], self.base_study["search"])
 
     def cells(self, name: str) -> list[dict[str, Any]]:
         """Return the trials of a method's search, of an earlier run where that is known."""

@@ -23,10 +23,10 @@ file of `benchmarks/quality/`, run by the commands of cftrec. Our methods in a s
 own search of equally many trials on the validation split, whatever number of options it has to search; baselines
 have the search of `cftrec baseline`. "plain with sasrec" is plain's RUNs ranking with the scores of that SASRec
 mixed in (`cftrec evaluate --helper`), the weight chosen on validation. Settings are chosen on validation alone;
-"our best" is the method with the best number on the test split. Every list ranks the whole catalogue, less what the
-user has. Intervals (95 %) are bootstraps over users, and over training seeds where a method has several; a baseline
-is one training. p is of the paired bootstrap, adjusted by Holm for all pairs of a study; sure means below .05.
-Minutes are those of commands that ran side by side.
+"our best" is the method, or the mixed row, with the best number on the test split. Every list ranks the whole
+catalogue, less what the user has. Intervals (95 %) are bootstraps over users, and over training seeds where a
+method has several; a baseline is one training. p is of the paired bootstrap, adjusted by Holm for all pairs of a
+study; sure means below .05. Minutes are those of commands that ran side by side.
 """
 
 Result = dict[str, Any]

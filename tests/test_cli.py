@@ -406,6 +406,7 @@ def test_evaluate_in_other_ways_leaves_the_rest_alone(runs, dataset, capsys, tmp
     facts = json.loads((run / "gamma-0.5-counts" / "evaluation.json").read_text())
     assert facts["way"] == {"name": "gamma-0.5-counts", "gamma": 0.5, "prior": "counts", "top": 7}
 
+    main(["evaluate", str(runs[1]), str(dataset), "--beam", "2"])
     main(["evaluate", str(run), str(dataset), "--beam", "2"])
     expected = recommender.search(histories, 20, keep=keep, beam=2)
     ranks = pl.read_parquet(run / "beam-2" / "ranks.parquet")
@@ -429,6 +430,8 @@ def test_evaluate_in_other_ways_leaves_the_rest_alone(runs, dataset, capsys, tmp
     helper = ["--helper", str(tmp_path / "sasrec" / "ranks.parquet"), "--helper-weight", "1"]
     main(["evaluate", str(run), str(dataset), "--split", "train", *helper])
     assert pl.read_parquet(run / "train" / "helper-1-sasrec" / "ranks.parquet")["rank"].to_list() == [1] * len(lists)
+    main(["evaluate", str(run), str(dataset), "--helper", str(runs[1] / "beam-2" / "ranks.parquet")])
+    assert (run / f"helper-0.5-{runs[1].name}-beam-2" / "metrics.json").exists()
 
     main(["evaluate", str(run), str(dataset), "--ungrounded", "--beams", "3"])
     facts = json.loads((run / "ungrounded" / "evaluation.json").read_text())
@@ -448,13 +451,20 @@ def test_bad_ways_to_evaluate(runs, dataset, capsys, tmp_path):
     assert "--prior is not read with --candidates" in line("--candidates", "9", "--prior", "counterfactual")
     assert "--sample is not read with --predictions" in line("--predictions", "x.csv", "--sample", "3")
     (tmp_path / "helper.csv").write_text("user,item,score\nu9,i0,1\nu9,i1,nan\n")
-    assert "row 2: score is no finite number" in line("--helper", str(tmp_path / "helper.csv"))
+    assert "row 2: score is 'nan', which is no finite number" in line("--helper", str(tmp_path / "helper.csv"))
     (tmp_path / "helper.csv").write_text("user,item,score\nnobody,i0,1\n")
     assert "no known item of user" in line("--helper", str(tmp_path / "helper.csv"))
     (tmp_path / "helper.csv").write_text("user,item,score,history_length\nu0,i0,1,77\n")
     assert "with that history_length" in line("--helper", str(tmp_path / "helper.csv"))
     (tmp_path / "helper.csv").write_text("user,item,score,history_length\nu0,i0,1,-1\n")
     assert "history_length is '-1', which is no whole number" in line("--helper", str(tmp_path / "helper.csv"))
+    lists = pl.DataFrame(
+        {"user": ["u9"], "items": [["i0"]], "scores": [None]}, schema_overrides={"scores": pl.List(float)}
+    )
+    lists.write_parquet(tmp_path / "ranks.parquet")
+    assert "its lists have no scores" in line("--helper", str(tmp_path / "ranks.parquet"))
+    pl.DataFrame({"user": ["u9"], "item": ["i0"], "score": [[1.0]]}).write_parquet(tmp_path / "nested.parquet")
+    assert "row 1: score is" in line("--helper", str(tmp_path / "nested.parquet"))
     assert "helper_weight 2" in line("--helper", str(tmp_path / "helper.csv"), "--helper-weight", "2")
 
 

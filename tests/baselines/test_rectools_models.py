@@ -51,7 +51,7 @@ def check_lists(found, scores, histories, targets, k):
 @pytest.mark.parametrize("k", [3, 20])
 def test_popular_counts_training_events(log, k):
     histories, targets = cases(log)
-    counts = np.where(log.item_counts() > 0, log.item_counts(), -np.inf)
+    counts = np.where(log.item_counts() > 0, np.log1p(log.item_counts()), -np.inf)
     found = fit("popular", log, {}).search(histories, k, targets)
     check_lists(found, np.tile(counts, (len(targets), 1)), histories, targets, k)
 

@@ -105,3 +105,26 @@ def test_closing_answers_what_waits():
     gate.open.set()
     closer.join(10)
     assert [result.result(0) for result in results] == list(range(0, 18, 2))
+
+
+def test_a_job_cancelled_while_the_worker_waits_for_more_harms_nobody(monkeypatch):
+    monkeypatch.setattr("cftrec.serving.batching._LINGER_S", 0.1)
+    batcher = Batcher(8, 64)
+    try:
+        for turn in range(5):
+            gone = batcher.submit("a", lambda values: values, turn)
+            time.sleep(0.02)  # the worker lingers now
+            assert gone.cancel()
+            assert batcher.submit("a", lambda values: values, turn).result(10) == turn
+    finally:
+        batcher.close()
+
+
+def test_an_answer_of_another_length_fails_its_jobs_alone():
+    batcher = Batcher(8, 64)
+    try:
+        with pytest.raises(ValueError, match="shorter"):
+            batcher.submit("a", lambda values: [], 1).result(10)
+        assert batcher.submit("a", lambda values: values, 2).result(10) == 2
+    finally:
+        batcher.close()

@@ -63,7 +63,7 @@ class Fitted:
         """Return the best k items for each history, its items left out except keep[b] (-1: none kept).
 
         Where the model has no answer, since it knows nothing of a history, popularity's list stands in, with `exact`
-        False; its scores are log(1 + training events), whose softmax is popularity.
+        False. Popularity's scores are log(1 + training events), whose softmax makes sense.
         """
         kept = np.full(len(histories), -1) if keep is None else np.asarray(keep)
         known = [past[self.counts[past] > 0] for past in histories]
@@ -74,7 +74,8 @@ class Fitted:
         for rows in (np.flatnonzero(filled & ~repeats), np.flatnonzero(filled & repeats)):
             if rows.size:
                 row, place, item, score = self._recommend([known[row] for row in rows], k, kept[rows])
-                items[rows[row], place], scores[rows[row], place] = item, score
+                items[rows[row], place] = item
+                scores[rows[row], place] = np.log1p(score) if self.run_name == "popular" else score
         silent = np.flatnonzero(items[:, 0] < 0)
         popular = rank_by_popularity(self.counts, [histories[row] for row in silent], kept[silent], k).items
         items[silent], scores[silent] = popular, np.where(popular < 0, -np.inf, np.log1p(self.counts[popular]))

@@ -100,9 +100,7 @@ def _table(sheet: Sheet) -> pl.DataFrame:
     if LENGTH in sheet.frame.columns:
         columns.append(whole(sheet, LENGTH, least=0))
     if "score" in sheet.frame.columns:
-        score = sheet.column("score").cast(pl.Float64, strict=False)
-        _refuse(sheet, ~score.is_finite().fill_null(False), "score", "which is no finite number")
-        columns.append(score)
+        columns.append(scores(sheet))
     return pl.DataFrame(columns).with_row_index("row")
 
 
@@ -113,6 +111,16 @@ def whole(sheet: Sheet, name: str, least: int) -> pl.Series:
     if text is not None:
         numbers = text.str.strip_chars().cast(pl.Int64, strict=False).alias(name)
     _refuse(sheet, (numbers < least).fill_null(True), name, f"which is no whole number from {least}")
+    return numbers
+
+
+def scores(sheet: Sheet) -> pl.Series:
+    """Return the column `score` as float64; what is no finite number is refused with its row."""
+    given = sheet.column("score")
+    numbers = pl.Series("score", [None] * len(given), dtype=pl.Float64)
+    if not given.dtype.is_nested():
+        numbers = given.cast(pl.Float64, strict=False)
+    _refuse(sheet, ~numbers.is_finite().fill_null(False), "score", "which is no finite number, larger for better")
     return numbers
 
 

@@ -9,11 +9,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from cftrec.artefacts import MANIFEST
 from cftrec.data.dataset import Dataset
 from cftrec.data.sources.sheet import Sheet, read_table
 from cftrec.errors import InputError
 from cftrec.evaluation.cases import Cases, run_index
-from cftrec.evaluation.given_lists import LENGTH, row_a_rank, whole
+from cftrec.evaluation.given_lists import LENGTH, row_a_rank, scores, whole
 from cftrec.evaluation.ranker import Found
 from cftrec.recommender import Recommender
 
@@ -88,7 +89,10 @@ def with_helper(recommender: Recommender, file: Path, weight: float, dataset: Da
     """
     if not 0 <= weight <= 1:
         raise InputError(f"helper_weight {weight}: must be from 0 (the model alone) to 1 (the helper alone)")
-    sheet = row_a_rank(read_table(file))
+    given = read_table(file)
+    sheet = row_a_rank(given)
+    if "items" in given.frame.columns and "score" not in sheet.frame.columns:
+        raise InputError(f"{file}: its lists have no scores, or not all of them do; make them with scores")
     named = _helper_table(sheet, recommender)
     known = named.filter(pl.col("item") >= 0)
     key = [name for name in ("user", LENGTH) if name in known.columns]
@@ -116,16 +120,20 @@ def with_helper(recommender: Recommender, file: Path, weight: float, dataset: Da
         return recommender.search(cases.histories, k, keep=keep, helper=helper, helper_weight=weight)
 
     facts = {"file": sheet.facts, "weight": weight, "unknown_items": named.height - known.height}
-    name = file.parent.name if file.name == "ranks.parquet" else file.stem
+    name = _lists_name(file.resolve()) if file.name == "ranks.parquet" else file.stem
     return Way(f"helper-{weight:g}-{name}", facts, rank)
+
+
+def _lists_name(file: Path) -> str:
+    """Name lists by their folder, and by the RUN that this lies in, if it does: RUN, RUN-validation, RUN-beam-10."""
+    for folder in list(file.parents)[:3]:
+        if (folder / MANIFEST).exists():
+            return "-".join([folder.name, *file.parent.relative_to(folder).parts])
+    return file.parent.name
 
 
 def _helper_table(sheet: Sheet, recommender: Recommender) -> pl.DataFrame:
     """Return user (str), item (the RUN's index, -1: unknown), score (float64) and history_length if it is given."""
-    users, items = sheet.ids("user"), sheet.ids("item")
-    scores = sheet.column("score").cast(pl.Float64, strict=False)
-    bad = (~scores.is_finite()).fill_null(True).arg_true()
-    if len(bad):
-        raise InputError(f"{sheet.place(bad[0])}: score is no finite number; give every row one, larger for better")
-    table = pl.DataFrame({"user": users, "item": run_index(recommender, items.to_list()), "score": scores})
+    users, items = sheet.ids("user"), run_index(recommender, sheet.ids("item").to_list())
+    table = pl.DataFrame({"user": users, "item": items, "score": scores(sheet)})
     return table.with_columns(whole(sheet, LENGTH, least=0)) if LENGTH in sheet.frame.columns else table

@@ -110,12 +110,12 @@ class Batcher:
                 continue
             begin = perf_counter()
             try:
-                results = batch[0].answer([job.value for job in batch])
+                answered = list(zip(batch, batch[0].answer([job.value for job in batch]), strict=True))
             except Exception as error:
                 for job in batch:
                     job.result.set_exception(error)
                 continue
-            for job, result in zip(batch, results, strict=True):
+            for job, result in answered:
                 job.result.set_result(result)
             size, seconds = sum(job.size for job in batch), perf_counter() - begin
             self._pace += 0.2 * (seconds / size - self._pace)
@@ -124,14 +124,13 @@ class Batcher:
     def _take(self) -> list[Job]:
         """Wait for work and take the oldest job with others of its kind; nothing once the queue is closed and empty."""
         with self._changed:
-            while not self._jobs:
+            while True:
+                self._linger()
+                if self._jobs:
+                    break
                 if self._closing:
                     return []
                 self._changed.wait()
-            before = 0
-            while before < self._waiting < self.max_batch and not self._closing:
-                before = self._waiting
-                self._changed.wait(_LINGER_S)
             first, taken, left = self._jobs[0], list[Job](), deque[Job]()
             room = max(self.max_batch, first.size)
             for job in self._jobs:
@@ -141,3 +140,10 @@ class Batcher:
             self._jobs = left
             self._waiting -= sum(job.size for job in taken)
             return taken
+
+    def _linger(self) -> None:
+        """Wait while more comes, up to a batch; what waits may be cancelled meanwhile."""
+        before = 0
+        while before < self._waiting < self.max_batch and not self._closing:
+            before = self._waiting
+            self._changed.wait(_LINGER_S)

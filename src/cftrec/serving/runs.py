@@ -1,5 +1,6 @@
 """The RUNs being served, loaded anew when their folders change; requests go on with the version they began with."""
 
+import gc
 import hashlib
 import logging
 import threading
@@ -176,8 +177,15 @@ class Runs:
             self._reloaded(False)
             return
         self._served[place] = served
+        settle()
         _LOG.info("%s: version %s loaded in %.1f s", folder, served.version, time.perf_counter() - begin)
         self._reloaded(True)
+
+
+def settle() -> None:
+    """Take what is loaded out of garbage collection: looking through all of it holds requests up for half a second."""
+    gc.collect()
+    gc.freeze()
 
 
 def _stamp(folder: Path) -> tuple[int, int, int] | None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import logging
 import signal
 import socket
@@ -15,6 +14,7 @@ import uvicorn
 
 from cftrec.errors import InputError
 from cftrec.serving.api import Limits, make_app
+from cftrec.serving.runs import settle
 
 _IDLE_S = 75  # a kept connection: longer than proxies keep theirs, so that none meets a door just closed
 _FAREWELL_S = 0.5  # in which kept connections may still ask, and are closed after the answer
@@ -100,8 +100,7 @@ def serve(
         app, log_config=None, access_log=False, server_header=False, lifespan="on", timeout_keep_alive=_IDLE_S
     )
     signal.signal(signal.SIGHUP, lambda *_: service.runs.reload())
-    gc.collect()
-    gc.freeze()  # what is loaded stays: looking through all of it for garbage would hold requests up for half a second
+    settle()
     bound, name = door.getsockname()[1], f"[{host}]" if ":" in host else host
     started(f"http://{name}:{bound}/")
     _Server(config, farewell).run(sockets=[door])

@@ -191,9 +191,14 @@ def as_text(values: pl.Series) -> pl.Series | None:
         return values.cast(pl.List(pl.String)).list.join(", ")
     if values.dtype.is_nested() or values.dtype in (pl.Binary, pl.Object):
         return None
-    if values.dtype.is_float() and bool((values.is_finite() & (values == values.floor())).all()):
+    if values.dtype.is_float() and are_whole(values):
         values = values.cast(pl.Int64, strict=False)  # ids that a missing value had turned into floats
     return values.cast(pl.String)
+
+
+def are_whole(values: pl.Series) -> bool:
+    """Say whether all floats are whole numbers that fit into int64; nulls are."""
+    return bool(((values == values.floor()) & (values.abs() < 2.0**63)).all())
 
 
 def listed(names: Sequence[str]) -> str:

@@ -45,7 +45,8 @@ def read(source: str | Path, options: SourceOptions, limit: int | None = None) -
         )
         return events.with_columns(_text(sheet, title).alias("title")) if own_titles else events
 
-    log = _read_log(Path(source), take, limit)
+    wanted = [user, item, *([time] if time else []), *([title] if own_titles else [])]
+    log = _read_log(Path(source), wanted, take, limit)
     sheets: list[Sheet | Lines] = [log]
     if options.items is None:
         items = _titles_in_log(log.frame)
@@ -66,12 +67,12 @@ def _items(table: Sheet, own_item: str | None, item: str, title: str) -> pl.Data
     return item_frame(ids, titles, table.texts(others))
 
 
-def _read_log(path: Path, take: Callable[[Sheet], pl.DataFrame], limit: int | None) -> Lines:
+def _read_log(path: Path, columns: list[str], take: Callable[[Sheet], pl.DataFrame], limit: int | None) -> Lines:
     """Read the columns of the log, part by part."""
     separator = {".csv": ",", ".tsv": "\t"}.get(path.suffix.lower())
     if separator is not None and path.is_file():
         return read_log(path, separator, take, quotes=True, limit=limit)
-    return read_typed_log(path, take, limit=limit)
+    return read_typed_log(path, columns, take, limit=limit)
 
 
 def _titles_in_log(events: pl.DataFrame) -> pl.DataFrame:
