@@ -2,7 +2,6 @@
 
 import json
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,25 +56,29 @@ def waiting(studies: dict[str, Any], found: dict[str, Result]) -> list[str]:
 
 def page(results: dict[str, Result], missing: list[str]) -> str:
     """Return the page of some studies' results, which names those that have none."""
-    mains = {name: result for name, result in results.items() if "base" not in result["study"]}
     sections = [section(name, result) for name, result in results.items()]
     if missing:
         sections.append("\n".join(["## Not run yet", "", *(f"- {title}" for title in missing), ""]))
-    return "\n".join(["# Results\n", verdict(mains) + "\n", INTRODUCTION, *sections])
+    return "\n".join(["# Results\n", verdict(results) + "\n", INTRODUCTION, *sections])
 
 
-def verdict(mains: dict[str, Result]) -> str:
-    """Return the first paragraph: whether our best method is above SASRec and above plain, data set by data set."""
-    told = []
-    for result in (result for result in mains.values() if result["methods"]):
-        best, mixed = best_of(result), best_of(result, "mixed")
-        text = f"{result['study']['title']}: our best is {standing(result, best, ('plain', 'sasrec'))}"
+def verdict(results: dict[str, Result]) -> str:
+    """Return the first paragraph: whether our best is above SASRec and above plain, data set by data set."""
+    mains = {name: result for name, result in results.items() if "base" not in result["study"]}
+    told = [
+        f"{result['study']['title']}: our best is {standing(result, best_of(result), ('plain', 'sasrec'))}."
+        for result in mains.values()
+        if result["methods"]
+    ]
+    for result in results.values():
+        mixed = best_of(result, "mixed")
         if mixed is not None:
-            text += f"; with a helper it is {standing(result, mixed, ('plain', 'sasrec', 'plain with sasrec'))}"
-        told.append(text + ".")
+            log = results.get(result["study"].get("base"), result)["study"]["title"]
+            others = standing(result, mixed, ("plain", "sasrec", "plain with sasrec"))
+            told.append(f"{log}, with a helper's scores mixed in: our best is {others}.")
     if not told:
         return prose("No study has been run yet.")
-    return prose(" ".join([conclusion(mains), *told]))
+    return prose(" ".join([conclusion(mains, results), *told]))
 
 
 def standing(result: Result, name: str | None, others: tuple[str, ...]) -> str:
@@ -90,19 +93,21 @@ def standing(result: Result, name: str | None, others: tuple[str, ...]) -> str:
     return ", ".join([f"{name} with {METRIC} {value:.4f}", *against])
 
 
-def conclusion(mains: dict[str, Result]) -> str:
+def conclusion(mains: dict[str, Result], results: dict[str, Result]) -> str:
     """Say whether counterfactual fine-tuning helps, and whether our best is the best there is."""
     told = []
-    questions: dict[str, tuple[Callable[[Result], str | None], str]] = {
-        "CFT is {} plain fine-tuning": (lambda result: "cft" if has(result, "cft") else None, "plain"),
-        "Our best method is {} the tuned SASRec": (best_of, "sasrec"),
-        "With SASRec's scores mixed in, as D3 does, our best is {} SASRec alone": (
-            lambda result: best_of(result, "mixed"),
+    questions = (
+        ("CFT is {} plain fine-tuning", mains, lambda one: "cft" if has(one, "cft") else None, "plain"),
+        ("Our best method is {} the tuned SASRec", mains, best_of, "sasrec"),
+        (
+            "With SASRec's scores mixed in, as D3 does, our best is {} SASRec alone",
+            results,
+            lambda one: best_of(one, "mixed"),
             "sasrec",
         ),
-    }
-    for sentence, (asked, other) in questions.items():
-        pairs = [(result, asked(result)) for result in mains.values() if has(result, other)]
+    )
+    for sentence, among, asked, other in questions:
+        pairs = [(result, asked(result)) for result in among.values() if has(result, other)]
         tests = [lead(result, name, other) for result, name in pairs if name not in (None, other)]
         sure = [test["difference"] > 0 for test in tests if test["p_holm"] < SURE]
         counts = {"surely above": sum(sure), "surely below": len(sure) - sum(sure)}
@@ -133,6 +138,8 @@ def section(name: str, result: Result) -> str:
         parts.append(prose(setting(result)))
     parts += [f"![{METRIC} of every row with its interval](results/{name}.svg)", rows_table(result)]
     parts.append(tests_text(result))
+    if result.get("mixed") and "base" in study:
+        parts.append(searches(result))
     if "base" not in study:
         parts += ["### What the searches found", searches(result), "### Where", where(result)]
         parts += ["### Popularity", popularity(result), "### Does the effect fade along a title?", fading(result)]

@@ -123,6 +123,27 @@ def test_what_is_sure_is_said_with_its_sign_and_what_a_study_lacks_is_passed_ove
     assert evidence_page.verdict({}) == "No study has been run yet."
 
 
+def test_a_mixture_is_told_of_under_its_log_s_name_with_its_weights():
+    tests = [pair("both", "sasrec", 0.02, 0.001), pair("both", "plain", 0.03, 0.4), pair("plain", "sasrec", -0.02, 0.9)]
+    mixture = RESULT | {
+        "study": {"title": "Mixed", "question": "Is it better?", "base": "a", "seeds": [1]},
+        "methods": {"plain": FACTS},
+        "mixed": {"both": {"weights": [0.5, 0.8], "weight": 0.8, "validation": [0.1, 0.2]}},
+        "summary": RESULT["summary"]
+        | {"rows": [row("sasrec", 0.09), row("plain", 0.07), row("both", 0.1)], "tests": tests},
+    }
+    made = evidence_page.page({"a": RESULT, "b": mixture}, [])
+    first = made.split("\n\n")[1].replace("\n", " ")
+    assert "Our best method is not surely above or below the tuned SASRec in any study (1)." in first
+    assert (
+        "With SASRec's scores mixed in, as D3 does, our best is surely above SASRec alone in 1 of 1 studies." in first
+    )
+    assert (
+        "A log, with a helper's scores mixed in: our best is both with NDCG@10 0.1000, +0.0300 against plain" in first
+    )
+    assert "| both | helper_weight 0.8 | 0.2000 | complete |\n|  | helper_weight 0.5 | 0.1000 | complete |" in made
+
+
 def test_tables_hold_every_row_search_and_test():
     made = evidence_page.page({"a": RESULT}, ["Another log"])
     assert made.endswith("## Not run yet\n\n- Another log\n")
