@@ -10,8 +10,9 @@ from typing import Any
 from cftrec.artefacts import read_json
 from cftrec.baselines import MODELS, baseline
 from cftrec.terminal import progress_bar
-from common import load_log, parser, report
+from common import RESULTS, load_log, machine, parser, report
 
+NAME = "baselines-ml-100k"
 GIVEN = {"length": "50", "batch_size": "16", "blocks": "2"}
 
 
@@ -22,7 +23,7 @@ def measure(data: Path, out: Path, model: str, trials: int) -> dict[str, Any]:
         baseline(data, out, model, GIVEN if sequential else {}, trials=trials if sequential else None, bar=progress_bar)
     manifest = read_json(out / "manifest.json")
     kept = {key: manifest[key] for key in ("config", "searched", "trials", "epochs", "seconds", "libraries")}
-    return {"metrics": read_json(out / "metrics.json"), **kept}
+    return {"machine": machine(), "metrics": read_json(out / "metrics.json"), **kept}
 
 
 def main() -> None:
@@ -36,8 +37,15 @@ def main() -> None:
         if not (folder / "data").exists():
             load_log("ml-100k")[0].save(folder / "data")
         measured = {model: measure(folder / "data", folder / model, model, args.trials) for model in args.models}
-    setting = {"data": "ml-100k", "split": "test, leave-one-out", "trials": args.trials}
-    report("baselines-ml-100k", {"setting": setting, "models": measured}, args.save)
+    setting = {"data": "ml-100k", "split": "test, leave-one-out"}
+    report(NAME, {"setting": setting, "models": earlier(setting) | measured}, args.save)
+
+
+def earlier(setting: dict[str, Any]) -> dict[str, Any]:
+    """Return what the kept result says of models, which may have been measured apart."""
+    path = RESULTS / f"{NAME}.json"
+    kept = read_json(path) if path.exists() else {"setting": None}
+    return dict(kept["models"]) if kept["setting"] == setting else {}
 
 
 if __name__ == "__main__":
