@@ -183,7 +183,7 @@ class Runs:
 
 
 def settle() -> None:
-    """Take what is loaded out of garbage collection: looking through all of it holds requests up for half a second."""
+    """Take what is loaded out of garbage collection: looking through all of it takes a quarter of a second."""
     gc.collect()
     gc.freeze()
 
