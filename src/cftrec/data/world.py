@@ -42,6 +42,8 @@ _GENRES, _ADJECTIVES, _NOUNS = (
     )
 )
 
+_ROUNDING = 1e-9  # laws that differ by less, as a share, are equal but for rounding, which differs by machine
+
 _Floats = npt.NDArray[np.float64]
 _Ints = npt.NDArray[np.int64]
 
@@ -209,8 +211,8 @@ class World:
         ranks = np.empty(len(self.events), dtype=np.int64)
         for rows in _chunks(len(self.events), len(self.prior)):
             law = self.laws(self.events[rows, :place])
-            target = self.events[rows, place]
-            ranks[rows] = 1 + (law > law[np.arange(len(law)), target][:, None]).sum(axis=1)
+            likely = law[np.arange(len(law)), self.events[rows, place]][:, None]
+            ranks[rows] = 1 + (law > likely * (1 + _ROUNDING)).sum(axis=1)
         return ranks
 
     def dataset(self) -> Dataset:
