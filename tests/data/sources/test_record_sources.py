@@ -4,6 +4,7 @@ import gzip
 from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
 import public_shapes as shapes
 import pytest
 
@@ -113,7 +114,10 @@ def test_gzip_and_zstd_read_as_the_plain_file(folder: Write, shape: str) -> None
         assert packed.facts["log_rows"] == expected.facts["log_rows"]
 
 
-@pytest.mark.parametrize("shape", ["AMAZON_2014", "AMAZON_2018", "AMAZON_2023", "STEAM", "GOODREADS", "YELP"])
+SHAPES = ["AMAZON_2014", "AMAZON_2018", "AMAZON_2023", "STEAM", "STEAM_AUSTRALIAN", "STEAM_OWNED", "GOODREADS", "YELP"]
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, "LASTFM_HETREC", "LASTFM_1K"])
 def test_blocks_of_a_line_read_as_one(folder: Write, shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path = folder(getattr(shapes, shape), "files")
     whole = read_source(path, "auto", PLAIN)
@@ -122,6 +126,8 @@ def test_blocks_of_a_line_read_as_one(folder: Write, shape: str, monkeypatch: py
     assert parts.events.rows() == whole.events.rows()
     assert parts.items.equals(whole.items)
     assert parts.facts == whole.facts
+    for column in ("user", "item"):  # 4 bytes an event, however long its id
+        assert isinstance(parts.events.schema[column], pl.Categorical)
 
 
 def test_a_category_among_several_is_named_by_its_file(folder: Write) -> None:

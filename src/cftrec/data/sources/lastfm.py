@@ -48,13 +48,15 @@ def _find(source: Path) -> Path | None:
 
 
 def _plays(path: Path, limit: int | None) -> Log:
-    log = read_fields(path, ("user", "time", "artist", "name", "track", "title"), limit=limit)
-    item = pl.when(has_text("artist")).then("artist").otherwise("name")
-    frame = log.frame.with_columns(item.alias("artist"))
-    times = dates(frame["time"], "%Y-%m-%dT%H:%M:%SZ")
-    events, rows = complete(event_frame(frame["user"], frame["artist"], times), log.malformed)
-    artists = frame.select("artist", "name").unique("artist", keep="first", maintain_order=True)
-    items = item_frame(artists["artist"], artists["name"], pl.DataFrame())
+    def take(part: pl.DataFrame) -> pl.DataFrame:
+        item = part.select(pl.when(has_text("artist")).then("artist").otherwise("name")).to_series()
+        events = event_frame(part["user"], item, dates(part["time"], "%Y-%m-%dT%H:%M:%SZ"))
+        return events.with_columns(part["name"])
+
+    log = read_fields(path, ("user", "time", "artist", "name", "track", "title"), take, limit=limit)
+    events, rows = complete(log.frame.drop("name"), log.malformed)
+    artists = log.frame.select("item", "name").unique("item", keep="first", maintain_order=True).cast(pl.String)
+    items = item_frame(artists["item"], artists["name"], pl.DataFrame())
     columns = {"user": "userid", "item": "artid", "timestamp": "timestamp", "title": "artname"}
     return make_log("lastfm-1k", "lastfm", [log], events, items, rows=rows, columns=columns)
 
@@ -62,11 +64,14 @@ def _plays(path: Path, limit: int | None) -> Log:
 def _hetrec(path: Path, limit: int | None) -> Log:
     head = _HEADS[path.name]
     timed = path.name == _TAGGED
-    log = read_fields(path, head, header=head, limit=limit)
+
+    def take(part: pl.DataFrame) -> pl.DataFrame:
+        return event_frame(part["userID"], part["artistID"], numbers(part["timestamp"]) if timed else None)
+
+    log = read_fields(path, head, take, header=head, limit=limit)
     fields = ("id", "name", "url", "pictureURL")
     artists = read_fields(path.parent / _ARTISTS, fields, header=fields, limit=limit)
-    times = numbers(log.frame["timestamp"]) if timed else None
-    events, rows = complete(event_frame(log.frame["userID"], log.frame["artistID"], times), log.malformed, timed)
+    events, rows = complete(log.frame, log.malformed, timed)
     if timed:
         events, before = events.unique(keep="first", maintain_order=True), events.height
         dropped = rows["dropped"] | {"further_tags_at_one_time": before - events.height}

@@ -115,13 +115,19 @@ def read_lines(
 
 
 def read_fields(
-    path: Path, columns: tuple[str, ...], *, header: tuple[str, ...] | None = None, limit: int | None = None
+    path: Path,
+    columns: tuple[str, ...],
+    take: Callable[[pl.DataFrame], pl.DataFrame] | None = None,
+    *,
+    header: tuple[str, ...] | None = None,
+    limit: int | None = None,
 ) -> Lines:
     """Read lines of tab-separated fields, never quoted, all as str; a line with more or fewer fields is broken.
 
     Args:
         path: the file.
         columns: names of the fields.
+        take: what of a long log is kept, a row a line, as in `read_lines`.
         header: what the first line must read, or None where there is none.
         limit: look at so many lines only.
 
@@ -131,7 +137,7 @@ def read_fields(
     first = first_lines(path)[:1]
     if header is not None and (not first or tuple(decoded(first[0]).strip().split("\t")) != header):
         raise InputError(f"{path}: its first line is not {listed(header)}; is it the right file?")
-    found = read_lines(path, lambda block: _split(block, columns), f"lines of {len(columns)} fields", limit)
+    found = read_lines(path, lambda block: _split(block, columns), f"lines of {len(columns)} fields", limit, take)
     if header is None:
         return found
     return Lines(path, found.frame.slice(1), found.malformed, found.facts | {"lines": found.facts["lines"] - 1})

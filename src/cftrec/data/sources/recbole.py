@@ -5,7 +5,6 @@ ratings are not looked at), or a row a sequence (`user_id`, `item_id_list` in ti
 `*.item` holds the titles.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from cftrec.data.sources.log import Log, SourceOptions, all_rows, event_frame, i
 from cftrec.data.sources.sheet import Sheet, files_in, listed, quoted, read_text
 from cftrec.data.sources.stream import read_log
 from cftrec.errors import InputError
+from cftrec.ragged import Ints, ranges
 
 _USED = ("user_column", "item_column", "timestamp_column", "title_column")
 _HEAD = 2  # lines that tell a file's columns
@@ -59,15 +59,13 @@ def read_folder(folder: Path, name: str, options: SourceOptions, limit: int | No
     if len(tables) > 1:
         raise InputError(f"{folder}: several *.item files ({listed([t.name for t in tables])}); leave one")
     as_sequences = [history in names for names in columns]
-    read: Sequence[Sheet | Lines]
     if any(as_sequences):
         if not all(as_sequences):
             other = logs[as_sequences.index(False)]
             raise InputError(f"{other}: no column {quoted(history)}, which other *.inter files have; leave one form")
         if time:
             raise InputError(f"option timestamp_column: {logs[0]} holds sequences in order; leave it out")
-        read = sheets = [_read_atomic(log, limit) for log in logs]
-        events, rows = _sequences(sheets, user, history, item)
+        read, events, rows = _read_sequences(logs, user, item, limit)
     else:
         time = time or ("timestamp" if "timestamp" in columns[0] else None)
         if time is None and len(logs) > 1:
@@ -125,36 +123,96 @@ def _read_events(paths: list[Path], user: str, item: str, time: str | None, limi
     return [read_log(path, "\t", take, limit=limit, codes=codes) for path in paths]
 
 
-def _sequences(logs: list[Sheet], user: str, history: str, item: str) -> tuple[pl.DataFrame, dict[str, object]]:
-    """Return the events of each user's longest sequence, users as they first appear, and the account of the rows."""
-    ids = pl.concat([log.ids(user, "user_column") for log in logs])
-    last = pl.concat([log.ids(item, "item_column") for log in logs])
-    before = pl.concat([log.column(history) for log in logs]).str.extract_all(r"\S+")
-    whole = pl.select(pl.concat_list(before.alias("before"), last.alias("last"))).to_series()
-    names = ids.unique(maintain_order=True)
-    owner = ids.cast(pl.Enum(names)).to_physical().to_numpy().astype(np.int64)
-    lengths = whole.list.len().to_numpy().astype(np.int64)
-    starts = np.cumsum(lengths) - lengths
+def _read_sequences(
+    paths: list[Path], user: str, item: str, limit: int | None
+) -> tuple[list[Lines], pl.DataFrame, dict[str, object]]:
+    """Read logs that have a row a sequence, block by block: of each user the longest sequence stays.
 
-    order = np.lexsort((-lengths, owner))  # stable: of equally long sequences the first row counts as the longest
-    longest = order[np.searchsorted(owner[order], np.arange(len(names)))]
-    tokens = whole.explode()
-    codes = tokens.cast(pl.Enum(tokens.unique())).to_physical().to_numpy()
+    Returns:
+        The files, the events of each user's longest sequence, users as they first appear, and the account of the rows.
+    """
+    rows: list[int] = []
+
+    def take(part: Sheet) -> pl.DataFrame:
+        ids, whole = _whole_sequences(_named(part), user, item)
+        rows.append(len(ids))
+        tokens = whole.explode()
+        longest = _longest(_numbers_of(ids), whole.list.len().to_numpy().astype(np.int64), _numbers_of(tokens))
+        frame = pl.DataFrame([ids.alias("user"), whole.alias("item")])[longest]
+        first = frame["item"].list.eval(pl.element().cum_count() == 1).alias("first")
+        return frame.with_columns(first).explode("item", "first")
+
+    codes, read = Codes(), list[Lines]()
+    try:
+        for path in paths:
+            before = sum(rows)
+            log = read_log(path, "\t", take, limit=limit, codes=codes)
+            read.append(replace(log, facts={"rows": sum(rows) - before} | log.facts))
+        found = pl.concat([log.frame for log in read])
+        starts = found["first"].arg_true().to_numpy().astype(np.int64)
+        lengths = np.diff(starts, append=found.height)
+        owner, tokens = found["user"].gather(starts), found["item"].to_physical().to_numpy()
+        longest = _longest(_numbers_of(owner), lengths, tokens)
+    except _DifferError:
+        raise InputError(_difference([_read_atomic(path, limit) for path in paths], user, item)) from None
+    kept = ranges(starts[longest], lengths[longest])
+    events = event_frame(found["user"].gather(kept), found["item"].gather(kept), None)
+    repeated = {"beginnings_of_longer_sequences": sum(rows) - len(longest)}
+    return read, events, {"in": sum(rows), "kept": len(longest), "dropped": repeated}
+
+
+class _DifferError(Exception):
+    """Two sequences of a user are no continuation of each other; its argument are their rows."""
+
+
+def _whole_sequences(log: Sheet, user: str, item: str) -> tuple[pl.Series, pl.Series]:
+    """Return the user of each row and its sequence, list of str, the next item as its last."""
+    ids, last = log.ids(user, "user_column"), log.ids(item, "item_column")
+    before = log.column(f"{item}_list").str.extract_all(r"\S+")
+    return ids, pl.select(pl.concat_list(before.alias("before"), last.alias("last"))).to_series()
+
+
+def _numbers_of(names: pl.Series) -> Ints:
+    """Number texts or categories as they first appear, int64."""
+    distinct = names.unique(maintain_order=True)
+    return names.cast(pl.String).cast(pl.Enum(distinct.cast(pl.String))).to_physical().to_numpy().astype(np.int64)
+
+
+def _longest(owner: Ints, lengths: Ints, tokens: Ints) -> Ints:
+    """Return the row of each owner's longest sequence, int64 [U]; of equally long ones the first.
+
+    Args:
+        owner: int64 [R], from 0, each number at least once.
+        lengths: int64 [R], tokens of each row, at least 1.
+        tokens: int [sum of lengths], those of all rows, one row after the other.
+
+    Raises:
+        _DifferError: an owner has another sequence that is no beginning of the longest.
+    """
+    order = np.lexsort((-lengths, owner))  # stable
+    longest = order[np.searchsorted(owner[order], np.arange(owner.max(initial=-1) + 1))]
     row = np.repeat(np.arange(len(lengths)), lengths)
-    within = np.arange(len(codes)) - starts[row]
-    differs = codes != codes[starts[longest[owner[row]]] + within]
+    starts = np.cumsum(lengths) - lengths
+    differs = tokens != tokens[ranges(starts[longest[owner]], lengths)]
     if differs.any():
         wrong = int(row[differs.argmax()])
-        raise InputError(
-            f"{_place(logs, wrong)}: the sequence of user {quoted(ids[wrong])} is no beginning of this user's longest "
-            f"({_place(logs, int(longest[owner[wrong]]))}); leave only files whose sequences continue each other"
-        )
+        raise _DifferError(wrong, int(longest[owner[wrong]]))
+    return longest
 
-    kept = np.repeat(longest, lengths[longest])
-    position = np.arange(len(kept)) - np.repeat(np.cumsum(lengths[longest]) - lengths[longest], lengths[longest])
-    events = event_frame(ids.gather(kept), tokens.gather(starts[kept] + position), None)
-    repeated = {"beginnings_of_longer_sequences": len(ids) - len(names)}
-    return events, {"in": len(ids), "kept": len(names), "dropped": repeated}
+
+def _difference(logs: list[Sheet], user: str, item: str) -> str:
+    """Say which two rows of logs that were read whole do not continue each other."""
+    found = [_whole_sequences(log, user, item) for log in logs]
+    ids, whole = (pl.concat([part[column] for part in found]) for column in range(2))
+    try:
+        _longest(_numbers_of(ids), whole.list.len().to_numpy().astype(np.int64), _numbers_of(whole.explode()))
+    except _DifferError as error:
+        wrong, longest = error.args
+        return (
+            f"{_place(logs, wrong)}: the sequence of user {quoted(ids[wrong])} is no beginning of this user's longest "
+            f"({_place(logs, longest)}); leave only files whose sequences continue each other"
+        )
+    raise AssertionError("sequences that differ in parts differ as a whole")
 
 
 def _place(logs: list[Sheet], row: int) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 
+from cftrec.artefacts import sha256
 from cftrec.errors import InputError
 
 BOM = b"\xef\xbb\xbf"
@@ -171,11 +172,13 @@ def read_table(path: Path, limit: int | None = None) -> Sheet:
         case ".tsv":
             return read_text(path, "\t", quotes=True, limit=limit)
         case ".parquet":
-            content, facts = read_bytes(path)
             try:
-                frame = pl.read_parquet(io.BytesIO(content), n_rows=limit)
-            except pl.exceptions.PolarsError as error:
+                frame = pl.read_parquet(path, n_rows=limit, glob=False)
+            except (OSError, pl.exceptions.PolarsError) as error:
                 raise InputError(f"{path}: not a readable Parquet file") from error
+            facts = {"name": path.name, "bytes": path.stat().st_size}
+            if limit is None:
+                facts["sha256"] = sha256(path)
             return Sheet(path, frame, pl.int_range(frame.height, eager=True), None, facts)
         case ".jsonl" | ".ndjson":
             content, facts = read_bytes(path, limit)

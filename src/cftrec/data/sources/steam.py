@@ -6,6 +6,7 @@ the list's). Titles come from `steam_games`, and of the games owned from the log
 https://cseweb.ucsd.edu/~jmcauley/datasets.html#steam_data
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -16,6 +17,7 @@ from cftrec.data.sources.records import Schema, read_records, record_files
 from cftrec.data.sources.sheet import dates
 from cftrec.errors import InputError
 
+Take = Callable[[pl.DataFrame], pl.DataFrame]
 _GAMES: Schema = dict.fromkeys(("id", "title", "app_name", "release_date", "developer"), pl.String)
 _GAMES = {**_GAMES, "genres": pl.List(pl.String)}
 _REVIEWS = {"username", "product_id", "date"}
@@ -48,15 +50,14 @@ def read(source: str | Path, options: SourceOptions, limit: int | None = None) -
         log = read_records(found[0], fields, limit, _reviews)
         return _log(log, found[1], log.frame, "username", limit)
     if found := record_files(path, _USERS, {"id", "app_name"}):
-        log = _nested(found[0], "reviews", ("item_id", "posted"), limit)
-        times = dates(log.frame["posted"], "Posted %B %d, %Y.")
-        return _log(log, found[1], event_frame(log.frame["user_id"], log.frame["item_id"], times), "user_id", limit)
+        log = _nested(found[0], "reviews", ("item_id", "posted"), limit, _posted)
+        return _log(log, found[1], log.frame, "user_id", limit)
     if found := record_files(path, _OWNED, None):
-        log = _nested(found[0], "items", ("item_id", "item_name"), limit)
-        owned = event_frame(log.frame["user_id"], log.frame["item_id"], None)
-        events, rows = complete(owned, log.malformed, timed=False)
-        frame = item_frame(log.frame["item_id"], log.frame["item_name"], pl.DataFrame()).filter(pl.col("title") != "")
-        frame = frame.unique("item_id", keep="first", maintain_order=True)
+        log = _nested(found[0], "items", ("item_id", "item_name"), limit, _owned)
+        events, rows = complete(log.frame.drop("title"), log.malformed, timed=False)
+        named = log.frame.select("item", "title").filter(pl.col("title") != "")
+        named = named.unique("item", keep="first", maintain_order=True).cast(pl.String)
+        frame = item_frame(named["item"], named["title"], pl.DataFrame())
         columns = {"user": "user_id", "item": "item_id", "timestamp": None, "title": "item_name"}
         return make_log(log.path.name.split(".")[0], "steam", [log], events, frame, rows=rows, columns=columns)
     raise InputError(
@@ -64,12 +65,22 @@ def read(source: str | Path, options: SourceOptions, limit: int | None = None) -
     )
 
 
-def _nested(path: Path, name: str, fields: tuple[str, ...], limit: int | None) -> Lines:
-    """Read a line a user, with a list of records, and give a row to each of these."""
+def _nested(path: Path, name: str, fields: tuple[str, ...], limit: int | None, take: Take) -> Lines:
+    """Read a line a user, with a list of records, and keep of each of these what `take` makes."""
     inner = pl.List(pl.Struct(dict.fromkeys(fields, pl.String)))
-    log = read_records(path, {"user_id": pl.String, name: inner}, limit)
-    frame = log.frame.filter(pl.col(name).list.len() > 0).explode(name).unnest(name)
-    return Lines(log.path, frame, log.malformed, log.facts)
+
+    def records(part: pl.DataFrame) -> pl.DataFrame:
+        return take(part.filter(pl.col(name).list.len() > 0).explode(name).unnest(name))
+
+    return read_records(path, {"user_id": pl.String, name: inner}, limit, records)
+
+
+def _posted(part: pl.DataFrame) -> pl.DataFrame:
+    return event_frame(part["user_id"], part["item_id"], dates(part["posted"], "Posted %B %d, %Y."))
+
+
+def _owned(part: pl.DataFrame) -> pl.DataFrame:
+    return event_frame(part["user_id"], part["item_id"], None).with_columns(part["item_name"].alias("title"))
 
 
 def _reviews(part: pl.DataFrame) -> pl.DataFrame:
