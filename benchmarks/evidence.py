@@ -4,7 +4,8 @@ A study is a YAML file, and everything in it is done by the commands that a user
 baseline, compare. Each leaves a folder under --work, where an interrupted run goes on; what a reader needs of them is
 kept in `benchmarks/results/quality/`, and docs/results.md is made of that alone. A study whose result is there is not
 run again. Where another study needs its RUNs and they are gone, they are trained again with what its search found, and
-its result is written anew.
+its result is written anew. Searches that are finished before their study is are kept beside its result, in
+`searches/`, so that another day or machine need not repeat them.
 
     title         of the study's section
     data          source and options of `cftrec prepare`
@@ -39,6 +40,7 @@ import sys
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import yaml
@@ -138,6 +140,7 @@ class Runner:
         self.base_study = studies[base] if base else {}
         self.mixed: dict[str, Any] = self.study.get("mixed", {})
         self.known = known_searches(name, self.study)
+        self.keeping = Lock()
 
     def run(self) -> None:
         """Do what is not done yet, compare, and keep the result."""
@@ -176,6 +179,7 @@ class Runner:
                 raise
         RESULTS.mkdir(parents=True, exist_ok=True)
         write_json(RESULTS / f"{self.name}.json", self.result())
+        searches_file(self.name).unlink(missing_ok=True)
 
     def claim(self) -> None:
         """Refuse a work folder in which the same name stands for something else; more seeds and methods may come."""
@@ -212,19 +216,19 @@ class Runner:
         out = self.folder / name
         if like is not None:
             like.result()
-        if out.exists():
-            return
         data = self.folder / f"data-{name}" if "data" in given else self.data
         trained = self.folder / f"trained-{name}" if "data" in given else out
-        if not data.exists():
+        if not data.exists() and not out.exists():
             self.prepare(f"prepare-{name}", given["data"], data)
-        if not trained.exists():
+        if not trained.exists() and not out.exists():
             settings = self.settings(given["like"]) if "like" in given else self.found(name)
             options = ["--set", *pairs(settings | given.get("set", {}))] if settings or "set" in given else []
             options += ["--trials", given["trials"]] if "trials" in given and not settings else []
             words = ["baseline", data, "--model", given.get("model", name), "--out", trained, "-k", HELPING, *options]
             self.command(name, words)
-        if trained != out:
+        if "like" not in given and name not in self.known["baselines"]:
+            self.keep("baselines", name, self.baseline_facts(name))
+        if not out.exists():
             table = trained / "ranks.parquet"
             self.command(f"evaluate-{name}", ["evaluate", out, self.data, "--predictions", table])
 
@@ -234,7 +238,7 @@ class Runner:
 
     def found(self, name: str) -> dict[str, Any]:
         """Return the settings that an earlier search of the same kind found for a baseline, or nothing."""
-        facts = self.known.get("baselines", {}).get(name)
+        facts = self.known["baselines"].get(name)
         return without_model(facts["config"]) if facts else {}
 
     def help(self, helper: str, trained: Future[None]) -> None:
@@ -284,14 +288,22 @@ class Runner:
         options = self.study["options"] | method.get("set", {}) | search.get("options", {})
         where = self.folder / f"search-{name}"
         summary = where / "summary.json"
-        if name in self.known.get("methods", {}):
+        if name in self.known["methods"]:
             return
-        if summary.exists() and len(read_json(summary)["cells"]) >= search["trials"]:
-            return
-        words = ["sweep", self.data, "--out", where, "--trials", search["trials"], "--vary", *method["vary"]]
-        words += ["--evaluations", search.get("evaluations", 5), "--metric", search.get("metric", NDCG)]
-        words += ["--set", *pairs(options)]
-        self.command(f"search-{name}", words)
+        if not summary.exists() or len(read_json(summary)["cells"]) < search["trials"]:
+            words = ["sweep", self.data, "--out", where, "--trials", search["trials"], "--vary", *method["vary"]]
+            words += ["--evaluations", search.get("evaluations", 5), "--metric", search.get("metric", NDCG)]
+            words += ["--set", *pairs(options)]
+            self.command(f"search-{name}", words)
+        self.keep("methods", name, {"search": self.cells(name)})
+
+    def keep(self, kind: str, name: str, facts: dict[str, Any]) -> None:
+        """Keep what a search found before its study is finished."""
+        with self.keeping:
+            self.known[kind][name] = facts
+            path = searches_file(self.name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, {"study": self.study, **self.known})
 
     def options(self, name: str) -> dict[str, Any]:
         """Return a method's options: the study's, its own, and those that its search found best."""
@@ -307,14 +319,14 @@ class Runner:
     def base_found(self, name: str) -> dict[str, Any]:
         """Return what the base's search found for a method; the base is run before."""
         assert self.base is not None
-        known = known_searches(self.base.name, self.base_study).get("methods", {})
+        known = known_searches(self.base.name, self.base_study)["methods"]
         if name not in known:
             raise Failed(f"{self.base.name} is not finished, whose search for {name} is needed")
         return best(known[name]["search"], self.base_study["search"])
 
     def cells(self, name: str) -> list[dict[str, Any]]:
         """Return the trials of a method's search, of an earlier run where that is known."""
-        if name in self.known.get("methods", {}):
+        if name in self.known["methods"]:
             return list(self.known["methods"][name]["search"])
         kept = ("options", "state", "value", "seconds")
         found = read_json(self.folder / f"search-{name}" / "summary.json")["cells"]
@@ -401,7 +413,7 @@ class Runner:
         }
 
     def baseline_facts(self, name: str) -> dict[str, Any]:
-        trained, known = self.folder / f"trained-{name}", self.known.get("baselines", {}).get(name)
+        trained, known = self.folder / f"trained-{name}", self.known["baselines"].get(name)
         manifest = read_json((trained if trained.exists() else self.folder / name) / "manifest.json")
         facts = {key: manifest[key] for key in ("config", "searched", "trials", "epochs", "seconds", "libraries")}
         if known is not None and not facts["searched"]:
@@ -409,22 +421,21 @@ class Runner:
         return facts
 
 
+def searches_file(name: str) -> Path:
+    """Return where the finished searches of a study are kept that is not finished itself."""
+    return RESULTS / "searches" / f"{name}.json"
+
+
 def known_searches(name: str, study: Study) -> dict[str, Any]:
-    """Return what searches and baselines of a study's result say, of those that would be the same today."""
-    path = RESULTS / f"{name}.json"
-    if not path.exists():
-        return {}
-    result = read_json(path)
-    if any(result["study"].get(key) != study.get(key) for key in ("data", "options", "search")):
-        return {}
-    return {
-        kind: {
-            one: facts
-            for one, facts in result[kind].items()
-            if one in study.get(kind, {}) and result["study"][kind][one] == study[kind][one]
-        }
-        for kind in ("methods", "baselines")
-    }
+    """Return what a study's finished searches of methods and baselines say, of those that would be the same today."""
+    known: dict[str, Any] = {"methods": {}, "baselines": {}}
+    for path in (RESULTS / f"{name}.json", searches_file(name)):
+        found = read_json(path) if path.exists() else {"study": {}}
+        if all(found["study"].get(key) == study.get(key) for key in ("data", "options", "search")):
+            for kind, facts in known.items():
+                own, then = study.get(kind, {}), found["study"].get(kind, {})
+                facts.update((one, found[kind][one]) for one in found[kind] if one in own and then[one] == own[one])
+    return known
 
 
 def best(cells: list[dict[str, Any]], search: dict[str, Any]) -> dict[str, Any]:

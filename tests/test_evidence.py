@@ -135,8 +135,8 @@ def test_studies_from_their_files_to_the_page(place, capsys):
     assert "small: its result is there" in capsys.readouterr().out
 
 
-def test_lost_runs_are_trained_again_with_what_was_found(place):
-    """Where a question needs the RUNs of a finished study and they are gone, no search is done again."""
+def test_lost_runs_are_trained_again_with_what_was_found(place, monkeypatch):
+    """No search is done again: not of a study cut short, nor where a question needs RUNs of a finished study."""
     folder, run = place
     small = yaml.safe_load((folder / "studies" / "small.yaml").read_text()) | {"seeds": [2], "mixed": {}}
     small["methods"] = {"cft": small["methods"]["cft"]}
@@ -144,8 +144,15 @@ def test_lost_runs_are_trained_again_with_what_was_found(place):
     (folder / "studies" / "small.yaml").write_text(yaml.safe_dump(small, sort_keys=False))
     question = QUESTION | {"beside": ["cft"], "methods": {}, "ways": {"cft": ["--beam 1"]}}
     (folder / "studies" / "a-part.yaml").write_text(yaml.safe_dump(question, sort_keys=False))
-    run("small")
+    with monkeypatch.context() as patch:
+        patch.setattr(evidence.Runner, "train", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run("small")
+    shutil.rmtree(folder / "work")
+    assert run("small") == ["prepare", "itemknn", "cft-2", "evaluate-cft-2"]
+    assert not list((folder / "results" / "searches").iterdir())
     before = read_json(folder / "results" / "small.json")
+    assert len(before["methods"]["cft"]["search"]) == len(before["baselines"]["itemknn"]["trials"]) == 2
     shutil.rmtree(folder / "work")
     again = run("a-part")
     assert again[:4] == ["prepare", "itemknn", "cft-2", "evaluate-cft-2"]  # and no search
