@@ -21,7 +21,7 @@ its result is written anew. Searches that are finished before their study is are
                   helper's scores mixed in (`cftrec evaluate --helper`), the weight being the best of these for the
                   first seed on validation
 
-A study that asks one question builds on another:
+A study that asks one question builds on another, and its `like`, `method` and `helper` may be the base's:
 
     base          study whose data and options it has, and seeds, unless it gives its own
     beside        methods and baselines of the base that stand beside its own
@@ -160,13 +160,13 @@ class Runner:
                     trained[name].append(pool.submit(self.train, name, seed, searches.get(name)))
             tasks += [task for several in trained.values() for task in several]
             helpers = {given["helper"] for given in self.mixed.values()}
-            lists = {helper: pool.submit(self.help, helper, own[helper]) for helper in sorted(helpers)}
+            lists = {helper: pool.submit(self.help, helper, own.get(helper)) for helper in sorted(helpers)}
             tasks += [
-                pool.submit(self.mix, name, [lists[given["helper"]], *trained[given["method"]]])
+                pool.submit(self.mix, name, [lists[given["helper"]], *trained.get(given["method"], [])])
                 for name, given in self.mixed.items()
             ]
             tasks += [
-                pool.submit(self.baseline, name, own[given["like"]])
+                pool.submit(self.baseline, name, own.get(given["like"]))
                 for name, given in baselines.items()
                 if "like" in given
             ]
@@ -234,46 +234,56 @@ class Runner:
 
     def settings(self, name: str) -> dict[str, Any]:
         """Return a baseline's settings, those that its search found among them."""
-        return without_model(read_json(self.folder / name / "manifest.json")["config"])
+        return without_model(read_json(self.baseline_folder(name) / "manifest.json")["config"])
 
     def found(self, name: str) -> dict[str, Any]:
         """Return the settings that an earlier search of the same kind found for a baseline, or nothing."""
         facts = self.known["baselines"].get(name)
         return without_model(facts["config"]) if facts else {}
 
-    def help(self, helper: str, trained: Future[None]) -> None:
+    def baseline_folder(self, name: str) -> Path:
+        """Return the folder of a baseline, of the base's where the study has none of the name."""
+        where = self.folder if name in self.study.get("baselines", {}) or self.base is None else self.base
+        return where / name
+
+    def run_folders(self, method: str) -> list[Path]:
+        """Return a method's RUNs, a seed each, of the base's where the study has none of the name."""
+        where = self.folder if method in self.methods or self.base is None else self.base
+        return [where / f"{method}-{seed}" for seed in self.study["seeds"]]
+
+    def help(self, helper: str, trained: Future[None] | None) -> None:
         """Have a baseline's lists of the validation split, too."""
-        trained.result()
+        if trained is not None:
+            trained.result()
         lists = self.folder / "validation" / helper
         if not lists.exists():
             lists.parent.mkdir(exist_ok=True)
-            given = self.study["baselines"][helper] or {}
-            words = ["baseline", self.data, "--model", given.get("model", helper), "--split", "validation"]
-            settings = pairs(self.settings(helper))
-            self.command(f"validation-{helper}", [*words, "--out", lists, "-k", HELPING, "--set", *settings])
+            config = read_json(self.baseline_folder(helper) / "manifest.json")["config"]
+            words = ["baseline", self.data, "--model", config["model"], "--split", "validation", "--out", lists]
+            settings = pairs(without_model(config))
+            self.command(f"validation-{helper}", [*words, "-k", HELPING, "--set", *settings])
 
     def mix(self, name: str, needed: list[Future[None]]) -> None:
         """Choose a helper's weight on validation and rank the test split with it."""
         for task in needed:
             task.result()
-        method, helper = self.mixed[name]["method"], self.mixed[name]["helper"]
-        run = self.folder / f"{method}-{self.study['seeds'][0]}"
+        helper, runs = self.mixed[name]["helper"], self.run_folders(self.mixed[name]["method"])
         sample = min(JUDGED, len(Dataset.load(self.data).targets("validation")))
         for weight in self.mixed[name]["weights"]:
             table = self.folder / "validation" / helper / "ranks.parquet"
-            words = ["evaluate", run, self.data, "--split", "validation", "--sample", sample]
-            if not (run / "validation" / helper_folder(weight, helper) / "evaluation.json").exists():
+            words = ["evaluate", runs[0], self.data, "--split", "validation", "--sample", sample]
+            if not (runs[0] / "validation" / helper_folder(weight, helper) / "evaluation.json").exists():
                 self.command(f"weigh-{name}", [*words, "--helper", table, "--helper-weight", weight])
-        for seed in self.study["seeds"]:
-            run, weight = self.folder / f"{method}-{seed}", self.weight(name)
-            words = ["evaluate", run, self.data, "--helper", self.folder / helper / "ranks.parquet"]
+        weight = self.weight(name)
+        for seed, run in zip(self.study["seeds"], runs, strict=True):
+            words = ["evaluate", run, self.data, "--helper", self.baseline_folder(helper) / "ranks.parquet"]
             if not (run / helper_folder(weight, helper) / "evaluation.json").exists():
                 self.command(f"mix-{name}-{seed}", [*words, "--helper-weight", weight])
 
     def weights(self, name: str) -> dict[float, float]:
         """Return the validation NDCG@10 of each weight of a helper."""
-        method, helper = self.mixed[name]["method"], self.mixed[name]["helper"]
-        validation = self.folder / f"{method}-{self.study['seeds'][0]}" / "validation"
+        helper = self.mixed[name]["helper"]
+        validation = self.run_folders(self.mixed[name]["method"])[0] / "validation"
         return {
             weight: read_json(validation / helper_folder(weight, helper) / "metrics.json")["NDCG@10"]
             for weight in self.mixed[name]["weights"]
@@ -362,13 +372,14 @@ class Runner:
                 of = self.folders(self.base or self.folder, name, self.base_study)
                 found[f"{name} {way.replace('--', '')}"] = [run / way_folder(way) for run in of]
         for name, given in self.mixed.items():
-            of = self.folders(self.folder, given["method"], self.study)
-            found[name] = [run / helper_folder(self.weight(name), given["helper"]) for run in of]
+            folder = helper_folder(self.weight(name), given["helper"])
+            found[name] = [run / folder for run in self.run_folders(given["method"])]
         return found
 
     @staticmethod
     def folders(where: Path, name: str, study: Study) -> list[Path]:
-        return [where / f"{name}-{seed}" for seed in study["seeds"]] if name in study["methods"] else [where / name]
+        seeds = study["seeds"] if name in study.get("methods", {}) else []
+        return [where / f"{name}-{seed}" for seed in seeds] or [where / name]
 
     def result(self) -> dict[str, Any]:
         """Compare all rows and return what a reader needs."""

@@ -40,6 +40,8 @@ QUESTION = {
     "beside": ["itemknn", "plain", "cft"],
     "methods": {"prior kept": {"like": "cft", "set": {"prior_weight": 0.1}}},
     "ways": {"cft": ["--beam 1", "--gamma 0.5"]},
+    "baselines": {"the same again": {"model": "itemknn", "like": "itemknn"}},
+    "mixed": {"plain with itemknn": {"method": "plain", "helper": "itemknn", "weights": [0.4]}},
 }
 
 
@@ -120,8 +122,12 @@ def test_studies_from_their_files_to_the_page(place, capsys):
     assert rows["cft with itemknn"]["NDCG@10"] == pytest.approx(helped)
 
     part = read_json(folder / "results" / "a-part.json")
-    names = [row["model"] for row in part["summary"]["rows"]]
-    assert names == ["popular", "itemknn", "plain", "cft", "prior kept", "cft beam 1", "cft gamma 0.5"]
+    found = {row["model"]: row["NDCG@10"] for row in part["summary"]["rows"]}
+    names = ["popular", "itemknn", "plain", "cft", "the same again", "prior kept", "cft beam 1", "cft gamma 0.5"]
+    assert list(found) == [*names, "plain with itemknn"]
+    assert found["the same again"] == found["itemknn"] and part["baselines"]["the same again"]["config"] == settings
+    helped = read_json(folder / "work" / "small" / "plain-2" / "helper-0.4-itemknn" / "metrics.json")
+    assert found["plain with itemknn"] == pytest.approx(helped["NDCG@10"])
     kept = read_json(folder / "work" / "a-part" / "prior kept-2" / "manifest.json")["config"]
     assert (kept["prior_weight"], kept["effect_weight"]) == (0.1, pytest.approx(float(best["effect_weight"])))
 
@@ -142,7 +148,13 @@ def test_lost_runs_are_trained_again_with_what_was_found(place, monkeypatch):
     small["methods"] = {"cft": small["methods"]["cft"]}
     small["baselines"] = {"itemknn": small["baselines"]["itemknn"]}
     (folder / "studies" / "small.yaml").write_text(yaml.safe_dump(small, sort_keys=False))
-    question = QUESTION | {"beside": ["cft"], "methods": {}, "ways": {"cft": ["--beam 1"]}}
+    question = QUESTION | {
+        "beside": ["cft"],
+        "methods": {},
+        "ways": {"cft": ["--beam 1"]},
+        "baselines": {},
+        "mixed": {},
+    }
     (folder / "studies" / "a-part.yaml").write_text(yaml.safe_dump(question, sort_keys=False))
     with monkeypatch.context() as patch:
         patch.setattr(evidence.Runner, "train", lambda *_: 1 / 0)
@@ -201,7 +213,13 @@ def test_a_study_that_fails_leaves_the_others_and_a_base_is_run_again_where_its_
     small |= {"seeds": [1], "search": {"trials": 1, "evaluations": 1}, "baselines": {}, "mixed": {}}
     small["methods"] = {"cft": small["methods"]["cft"]}
     (folder / "studies" / "small.yaml").write_text(yaml.safe_dump(small, sort_keys=False))
-    question = QUESTION | {"beside": ["cft"], "methods": {}, "ways": {"cft": ["--beam 1"]}}
+    question = QUESTION | {
+        "beside": ["cft"],
+        "methods": {},
+        "ways": {"cft": ["--beam 1"]},
+        "baselines": {},
+        "mixed": {},
+    }
     (folder / "studies" / "a-part.yaml").write_text(yaml.safe_dump(question, sort_keys=False))
     run("small")
     shutil.rmtree(folder / "work")
