@@ -239,6 +239,15 @@ def test_a_token_is_asked_for(runs):
         ] * 5
 
 
+def test_without_a_worker_nobody_is_welcome(runs):
+    app = make_app(runs[:1])
+    with TestClient(app) as client:
+        assert client.get("/readyz").status_code == 200
+        app.state.service.batcher.close()
+        assert problem(client.get("/readyz"), 503)["detail"] == "to be restarted"
+        assert client.get("/healthz").status_code == 200
+
+
 def test_a_full_queue_and_a_slow_answer_are_said(runs, monkeypatch):
     import threading
 

@@ -213,9 +213,9 @@ def _probes(service: Service) -> APIRouter:
 
     @router.get("/readyz", responses=documented(503))
     async def readyz() -> Health:
-        """Say whether requests are welcome: not any more once the service is about to end."""
-        if service.draining:
-            raise HTTPException(503, "about to end", {"Retry-After": "5"})
+        """Say whether requests are welcome: not once the service is about to end, nor where nobody would answer."""
+        if service.draining or not service.batcher.alive:
+            raise HTTPException(503, "about to end" if service.draining else "to be restarted", {"Retry-After": "5"})
         return Health(status="ok")
 
     @router.get(

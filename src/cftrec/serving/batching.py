@@ -69,6 +69,11 @@ class Batcher:
         """Size of all jobs that no batch has taken yet."""
         return self._waiting
 
+    @property
+    def alive(self) -> bool:
+        """Whether there is a worker to answer."""
+        return self._worker.is_alive()
+
     def submit(
         self, kind: Hashable, answer: Callable[[list[Any]], Sequence[Any]], value: Any, size: int = 1
     ) -> Future[Any]:
