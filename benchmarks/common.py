@@ -6,7 +6,8 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,13 @@ def add_setting(options: argparse.ArgumentParser) -> None:
     options.add_argument(
         "--bf16", action="store_true", help="ours: autocast over fp32 weights; the others: bf16 weights"
     )
+    options.add_argument(
+        "--most-tokens",
+        type=int,
+        default=0,
+        help="pass over steps with a longer sample, for which padded computations may need more memory than there is; "
+        "shorter ones favour those (0: none)",
+    )
     options.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="further options of cftrec")
 
 
@@ -80,11 +88,17 @@ class Setting:
         config = load_config(None, options | dict(text.split("=", 1) for text in args.set))
         samples = Samples(data, "train", config.window, config.history_stride)
         order = epoch_order(samples.groups(args.sampler), seed=0, epoch=0)
-        drawn = [order[n * args.samples : (n + 1) * args.samples] for n in range(steps)]
+        drawn = (order[begin : begin + args.samples] for begin in range(0, len(order), args.samples))
         model, *rest = assemble(data, config)
         choose_batching(model, "forest")
         config.bf16 = args.bf16
-        return cls(data, config, model, *rest, samples, drawn, layout_of(model, config, forest=True))
+        setting = cls(data, config, model, *rest, samples, [], layout_of(model, config, forest=True))
+        fitting = (step for step in drawn if not args.most_tokens or setting.longest(step) <= args.most_tokens)
+        return replace(setting, steps=list(islice(fitting, steps)))
+
+    def longest(self, step: np.ndarray[Any, np.dtype[np.int64]]) -> int:
+        """Return the tokens of a step's longest sample, history and target."""
+        return max(len(shown) + len(target) for shown, _, target in self.sequences(step))
 
     def collator(self, counterfactual: bool = True, **options: Any) -> StepCollator:
         """Return what makes batches of samples; `options` go before the config's."""

@@ -88,7 +88,13 @@ def steps(results: list[Result]) -> list[str]:
         share = result["sides"]["ours"].get("linear_over_gemm")
         if share is not None:
             facts += f"; linear layers and head run at {share:.2f} of the rate of their bare products"
-        text += [f"### {setting(options)}", f"{facts}; {options['repeats']} turns."]
+        most = options.get("most_tokens")
+        told = (
+            f" Steps with a sample longer than {most} tokens are left out, for the memory of the padded sides."
+            if most
+            else ""
+        )
+        text += [f"### {setting(options)}", f"{facts}; {options['repeats']} turns.{told}"]
         text.append(table(("side", "median", "range", "samples/s", "time over ours"), rows))
     return text
 
