@@ -48,14 +48,19 @@ def test_a_grid_gives_each_cell_the_value_of_its_own_training(data, tmp_path):
         sweep(data, tmp_path / "s", space, OPTIONS | {"max_steps": 5}, metric="eval_normal")
 
 
-@pytest.mark.parametrize("more", [[], ["--evaluations", "3"], ["--preset", "authors"]])
-def test_evaluations_and_checkpoints_agree_without_a_word_about_them(data, tmp_path, more):
+@pytest.mark.parametrize(
+    ("more", "steps"),
+    [([], [2, 4, 6]), (["--evaluations", "1"], [6]), (["--evaluations", "3", "--preset", "authors"], [2, 4, 6])],
+)
+def test_evaluations_and_checkpoints_agree_without_a_word_about_them(data, tmp_path, more, steps):
     small = {key: value for key, value in SMALL.items() if not key.startswith(("save", "eval"))}
     options = [f"{key}={value}" for key, value in (small | {"max_steps": 6}).items()]
     words = ["--vary", "learning_rate=1e-3", "--metric", "eval_normal", *more, "--set", *options]
     main(["sweep", str(data), "--out", str(tmp_path / "s"), *words])
     (cell,) = json.loads((tmp_path / "s" / "summary.json").read_text())["cells"]
     assert cell["state"] == "complete"
+    log = json.loads((tmp_path / "s" / cell["run"] / "log.json").read_text())["log"]
+    assert [line["step"] for line in log if "eval_normal" in line] == steps
 
 
 def test_a_hopeless_cell_is_stopped(data, tmp_path, monkeypatch):

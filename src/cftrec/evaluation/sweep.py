@@ -70,11 +70,12 @@ def sweep(
         raise InputError(f"option {both[0]}: both fixed (--set) and varied (--vary); leave one out")
     if (trials is not None and trials < 1) or evaluations < 1:
         raise InputError(f"--trials {trials}, --evaluations {evaluations}: must be at least 1")
+    share = min(1 / evaluations, math.nextafter(1, 0))  # of a training; transformers takes 1 as one step
     common = {
         "eval_strategy": "steps",
-        "eval_steps": 1 / evaluations,
+        "eval_steps": share,
         "save_strategy": "steps",  # transformers wants checkpoints at evaluations, to load the best
-        "save_steps": 1 / evaluations,
+        "save_steps": share,
         "load_best_model_at_end": True,
         "metric_for_best_model": metric,
     } | dict(options)
