@@ -442,10 +442,11 @@ def known_searches(name: str, study: Study) -> dict[str, Any]:
     known: dict[str, Any] = {"methods": {}, "baselines": {}}
     for path in (RESULTS / f"{name}.json", searches_file(name)):
         found = read_json(path) if path.exists() else {"study": {}}
-        if all(found["study"].get(key) == study.get(key) for key in ("data", "options", "search")):
-            for kind, facts in known.items():
+        for kind, keys in {"methods": ("data", "options", "search"), "baselines": ("data",)}.items():
+            if all(found["study"].get(key) == study.get(key) for key in keys):
                 own, then = study.get(kind, {}), found["study"].get(kind, {})
-                facts.update((one, found[kind][one]) for one in found[kind] if one in own and then[one] == own[one])
+                same = (one for one in found.get(kind, {}) if one in own and then[one] == own[one])
+                known[kind].update((one, found[kind][one]) for one in same)
     return known
 
 
