@@ -40,9 +40,16 @@ def package_versions() -> dict[str, str]:
 
 
 def refuse_if_taken(path: Path) -> None:
-    """Raise `InputError` unless `path` is free: absent, or an empty folder."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    """Raise `InputError` unless `path` is free, absent or an empty folder, and can be written."""
+    try:
+        taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
+        parent = next(folder for folder in path.resolve().parents if folder.exists())
+    except (OSError, RuntimeError) as error:  # such as links in a circle
+        raise InputError(f"{path}: cannot be created ({error}); choose a folder you may write") from error
+    if taken:
         raise InputError(f"{path}: the output folder is not empty; name another one or remove it first")
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise InputError(f"{path}: cannot be created (no folder {parent} to write to); choose one you may write")
 
 
 @contextmanager
@@ -194,7 +201,10 @@ def read_manifest(path: Path, kind: str, *others: str, hashed_bytes: int | None 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write JSON in one step: the file is either the old one or the whole new one."""
     staging = path.with_name(f".{path.name}.partial")
-    staging.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=_plain) + "\n", encoding="utf-8")
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=_plain)
+    if not text.isascii() and text != text.encode(errors="replace").decode():  # such as a file's name in another coding
+        text = json.dumps(value, indent=2, default=_plain)
+    staging.write_text(text + "\n", encoding="utf-8")
     staging.replace(path)
 
 

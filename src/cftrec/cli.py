@@ -1,6 +1,7 @@
 """The command line: parse, call, say what is wrong. Exit code 0 on success, 2 on bad input with one line on stderr."""
 
 import contextlib
+import errno
 import io
 import os
 import re
@@ -18,6 +19,7 @@ from cftrec import commands
 from cftrec.errors import InputError
 
 _ABOUT = "Recommend with a language model: from an interaction log to a recommender, evaluated, explained and served."
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _COMMANDS: dict[str, Callable[..., Any]] = {
     "prepare": commands.Prepare,
     "world": commands.World,
@@ -52,9 +54,9 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in _FULL:
             raise
-        sys.exit(_fail(f"{error.filename}: {error.strerror}", 2))
+        sys.exit(_fail(f"{error.filename or 'writing failed'}: {error.strerror}", 2))
     except KeyboardInterrupt:
         sys.exit(
             _fail("interrupted; nothing half written stays, and the same command goes on from what is finished", 130)

@@ -76,5 +76,6 @@ def test_a_history_that_runs_backwards_is_found(events: list[tuple[int, int]]) -
     names, user = np.unique(user, return_inverse=True)
     tables = Tables(pl.Series(names), pl.DataFrame({"item_id": ["a"]}), user.astype(np.int32), item, times)
     late = sum(any(times[b] > times[a] for b in range(a) if user[b] == user[a]) for a in range(len(user)))
-    facts = leakage(tables, split, tables.offsets(), None, PrepareOptions())
+    facts = leakage(tables, split, tables.offsets(), PrepareOptions())
     assert facts["targets_with_a_later_event_in_their_history"] == {"validation": 0, "test": late}
+    assert facts["events_equal_in_user_item_and_timestamp"] == len(events) - len(set(events))

@@ -180,7 +180,8 @@ def test_a_protocol_sets_options_that_stand_at_their_default() -> None:
         ({"split": "time", "test_from": "5", "validation_from": "6"}, "test_from: 5 is not after validation_from 6"),
         ({"split": "time", "test_from": "May", "validation_from": "6"}, "'May' is neither a date like 2018-10-01"),
         ({"split": "time", "validation_share": 0.95}, "option validation_share: 0.95 leaves a part without events"),
-        ({"memory": 0.0}, "option memory: 0.0 GiB is nothing"),
+        ({"memory": float("inf")}, "option memory: inf GiB is no size"),
+        ({"memory": 0.0}, "option memory: 0.0 GiB is no size"),
     ],
 )
 def test_options_that_make_no_split(options: dict[str, Any], message: str) -> None:

@@ -2,12 +2,13 @@
 
 import hashlib
 import importlib.metadata
+import os
 from pathlib import Path
 from typing import Any
 
 from cftrec.artefacts import MANIFEST, read_manifest, refuse_if_taken, sha256
 from cftrec.data.options import PrepareOptions, named_options
-from cftrec.data.sources import recognise
+from cftrec.data.sources import AUTO, recognise
 from cftrec.data.sources.movielens import INSTALLED, installed_folder
 from cftrec.errors import InputError
 
@@ -40,7 +41,7 @@ def names_beside(source: str | Path, names: list[str]) -> str | None:
         return None
     parents = sorted({(folder / name).parent for name in names})
     beside = [str(path.relative_to(folder)) for parent in parents if parent.is_dir() for path in _files(parent)]
-    return hashlib.sha256("\n".join(beside).encode()).hexdigest()
+    return hashlib.sha256(os.fsencode("\n".join(beside))).hexdigest()
 
 
 def _difference(manifest: dict[str, Any], source: str | Path, format: str, options: PrepareOptions) -> str | None:
@@ -53,24 +54,24 @@ def _difference(manifest: dict[str, Any], source: str | Path, format: str, optio
     other = [name for name in other if name not in _WITHOUT_EFFECT]
     if other:
         return f"other options ({', '.join(other)})"
-    found, _ = recognise(source, format)
+    found, _ = recognise(source) if format == AUTO else (format, "")
     if found != facts["format"]:
         return f"another format ({facts['format']})"
-    for file in facts["files"]:
-        path = _find(source, file["name"], options)
-        if path is None or path.stat().st_size != file["bytes"] or sha256(path) != file["sha256"]:
+    for place, file in enumerate(facts["files"]):
+        of_items = options.items if place == len(facts["files"]) - 1 else None
+        path = Path(of_items) if of_items else _find(source, file["name"])
+        if path is None or not path.is_file() or path.stat().st_size != file["bytes"] or sha256(path) != file["sha256"]:
             return f"other input ({file['name']} differs)"
     if facts.get("names_beside") != names_beside(source, [file["name"] for file in facts["files"]]):
         return "other input (files have come or gone)"
     return None
 
 
-def _find(source: str | Path, name: str, options: PrepareOptions) -> Path | None:
-    """Return where a file that was read lies: the file of items, or one in the source's folder or around it."""
+def _find(source: str | Path, name: str) -> Path | None:
+    """Return where a file that was read lies: in the source's folder or around it."""
     folder = _folder(source)
     around = folder if folder.is_dir() else folder.parent
-    places = [*([Path(options.items)] if options.items else []), around / name, around.parent / name]
-    return next((path for path in places if path.name == Path(name).name and path.is_file()), None)
+    return next((path for path in (around / name, around.parent / name) if path.is_file()), None)
 
 
 def _folder(source: str | Path) -> Path:

@@ -9,21 +9,18 @@ import polars as pl
 from cftrec.data.dataset import SPLITS, TEST, TRAIN, VALIDATION
 from cftrec.data.options import PrepareOptions
 from cftrec.data.split import Split
-from cftrec.data.tables import Bools, Ints, Tables, Times, repeats_previous, seen_before
+from cftrec.data.tables import Bools, Ints, Tables, Times, equal_events, repeats_previous, seen_before
 
 _COUNTED = "all events, validation and test included"
 
 
-def leakage(
-    tables: Tables, split: Split, offsets: Ints, equal_events: int | None, options: PrepareOptions
-) -> dict[str, Any]:
+def leakage(tables: Tables, split: Split, offsets: Ints, options: PrepareOptions) -> dict[str, Any]:
     """Return what a reader must know to judge an evaluation; {"validation": .., "test": ..} where it is about targets.
 
     Args:
         tables: the events in order.
         split: their codes.
         offsets: where each user's events begin.
-        equal_events: how many equal an earlier one in user, item and timestamp; None without timestamps.
         options: those of the preparation.
     """
     training = split == TRAIN
@@ -44,16 +41,26 @@ def leakage(
         "targets_without_history": by_part(starts),
         "targets_never_trained_on": by_part(trained_items[tables.item] == 0),
         "targets_of_users_never_trained_on": by_part(trained_users[tables.user] == 0),
-        "events_equal_in_user_item_and_timestamp": equal_events,
+        "events_equal_in_user_item_and_timestamp": None,
     }
     times = tables.timestamps
     if times is not None:
+        facts["events_equal_in_user_item_and_timestamp"] = _equal(tables, times)
         facts["targets_tied_with_the_event_before"] = by_part(repeats_previous(tables.user, times))
         facts["targets_with_a_later_event_in_their_history"] = by_part(_after_a_later_one(tables.user, times))
         later = times[training] > times[split == TEST].min()
         facts["train_events_later_than_the_first_test_event"] = int(later.sum())
         facts["events_with_the_timestamp_of_the_next_parts_first"] = _tied_at_the_cuts(times, split)
     return facts
+
+
+def _equal(tables: Tables, times: Times) -> int:
+    """Return how many events equal another of their user in item and timestamp."""
+    tied = repeats_previous(tables.user, times)
+    tied |= np.append(tied[1:], False)
+    if _after_a_later_one(tables.user, times).any():  # equal ones need not be neighbours
+        tied[:] = True
+    return equal_events(tables, tied)
 
 
 def _after_a_later_one(user: npt.NDArray[np.int32], times: Times) -> Bools:

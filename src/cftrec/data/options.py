@@ -96,8 +96,8 @@ class PrepareOptions(SourceOptions):
                 raise InputError(f"option {name}: {getattr(self, name)} is below 0; give 0 or more")
         if not 0 <= self.max_untitled <= 1:
             raise InputError(f"option max_untitled: {self.max_untitled} is no share; give 0 to 1")
-        if not self.memory > 0:
-            raise InputError(f"option memory: {self.memory} GiB is nothing; give more than 0")
+        if not 0 < self.memory <= 2**20:
+            raise InputError(f"option memory: {self.memory} GiB is no size; give more than 0, and 2^20 at most")
         self._check_cuts({name for name in (*_SHARES, *_DATES, "cold") if getattr(self, name) != defaults[name]})
 
     def cut_dates(self) -> tuple[float, float] | None:

@@ -15,7 +15,7 @@ from cftrec.data.leakage import leakage
 from cftrec.data.options import PrepareOptions, named_options
 from cftrec.data.sources import AUTO, read_source
 from cftrec.data.split import make_split
-from cftrec.data.steps import EQUAL, STEPS, Dropped
+from cftrec.data.steps import STEPS, Dropped
 from cftrec.data.tables import Tables, Times, encode
 
 _Step = dict[str, Any]
@@ -43,7 +43,6 @@ def prepare(source: str | Path, format: str = AUTO, options: PrepareOptions | No
         steps.append(_account(name, before, tables.counts(), dropped) | notes)
     offsets = tables.offsets()
     split, rule = make_split(tables, offsets, options)
-    equal_events = next((step[EQUAL] for step in steps if EQUAL in step), None)
     manifest = {
         "name": facts["name"],
         "source": facts,
@@ -51,7 +50,7 @@ def prepare(source: str | Path, format: str = AUTO, options: PrepareOptions | No
         "steps": steps,
         "counts": tables.counts(),
         "split": rule,
-        "leakage": leakage(tables, split, offsets, equal_events, options),
+        "leakage": leakage(tables, split, offsets, options),
     }
     return Dataset(
         items=tables.items,

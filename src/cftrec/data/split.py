@@ -40,8 +40,9 @@ def make_split(tables: Tables, offsets: Ints, options: PrepareOptions) -> tuple[
 
 
 def _given(split: Split, options: PrepareOptions) -> tuple[Split, _Rule]:
-    if options.protocol is not None:
-        raise InputError("option protocol: the source gives its split, which stays as it is; leave the option out")
+    for name, default in (("protocol", None), ("split", "leave-one-out")):
+        if getattr(options, name) != default:
+            raise InputError(f"option {name}: the source gives its split, which stays as it is; leave the option out")
     if not (split == TEST).any():
         raise InputError(
             "the source gives a split without any test target that is left; check its test file and titles"
@@ -123,6 +124,11 @@ def _rows(tables: Tables, times: Times, offsets: Ints, options: PrepareOptions) 
     ]
     split = np.full(len(times), CONTEXT, np.uint8)
     for part, chosen in enumerate(np.split(order, cuts)):
+        if part != VALIDATION and not len(chosen):
+            raise InputError(
+                f"options validation_share {options.validation_share} and test_share {options.test_share}: no event of "
+                f"{len(rows)} is left for {SPLITS[part]}; give other shares"
+            )
         split[chosen] = part
     starts = offsets[:-1][np.diff(offsets) > 1]
     split[starts[split[starts + 1] == TRAIN]] = TRAIN

@@ -14,13 +14,13 @@ import polars as pl
 
 from cftrec.data.options import PrepareOptions
 from cftrec.data.sources.sheet import quoted
-from cftrec.data.tables import Bools, Ints, Tables, Times, repeats_previous, seen_before, user_parts
+from cftrec.data.tables import Bools, Ints, Tables, Times, equal_events, repeats_previous, seen_before, user_parts
 from cftrec.errors import InputError
 
 Dropped = dict[str, dict[str, int]]  # users, items or events -> why -> how many
 Outcome = tuple[Tables, Dropped, dict[str, Any]]  # what is left, what went, notes for the manifest
 
-EQUAL = "events_equal_to_an_earlier_one"  # a note of the order step
+_EQUAL = "events_equal_to_an_earlier_one"  # a note of the order step
 
 
 def drop_untitled(tables: Tables, options: PrepareOptions) -> Outcome:
@@ -79,7 +79,8 @@ def order(tables: Tables, options: PrepareOptions) -> Outcome:
     if times is None or tables.split is not None:
         place = np.argsort(user, kind="stable")
         ordered = _gathered(tables, place)
-        return ordered, {}, {"rule": "the order of the source"} | _equal_events(ordered, np.ones(len(user), bool))
+        equal = {} if ordered.timestamps is None else {_EQUAL: equal_events(ordered, np.ones(len(user), bool))}
+        return ordered, {}, {"rule": "the order of the source"} | equal
     rule = "by timestamp, equal ones of a user in a seeded shuffle"
     among_ties = np.random.default_rng(options.seed).permutation(len(user))
     if options.ties == "source":
@@ -96,7 +97,7 @@ def order(tables: Tables, options: PrepareOptions) -> Outcome:
     same = repeats_previous(ordered.user, ordered.timestamps)
     tied = same | np.append(same[1:], False)
     notes = {"rule": rule, "tied_events": int(tied.sum()), "tied_share": int(tied.sum()) / len(user)}
-    return ordered, {}, notes | _equal_events(ordered, tied)
+    return ordered, {}, notes | {_EQUAL: equal_events(ordered, tied)}
 
 
 def _by_user_and_time(user: npt.NDArray[np.int32], times: Times, among_ties: Ints) -> Ints:
@@ -129,14 +130,6 @@ def _gathered(tables: Tables, place: Ints) -> Tables:
     )
 
 
-def _equal_events(tables: Tables, tied: Bools) -> dict[str, int]:
-    """Return how many events, all of them among the tied, equal an earlier one in user, item and timestamp."""
-    if tables.timestamps is None:
-        return {}
-    events = pl.DataFrame({"user": tables.user[tied], "item": tables.item[tied], "time": tables.timestamps[tied]})
-    return {EQUAL: events.height - events.n_unique()}
-
-
 def drop_repeats(tables: Tables, options: PrepareOptions) -> Outcome:
     """Drop a user's repeated items by the rule of the options; events are sorted."""
     if options.repeats == "first":
@@ -156,6 +149,7 @@ def drop_before_window(tables: Tables, options: PrepareOptions) -> Outcome:
         raise InputError("option window_items: there are no timestamps; name timestamp_column or leave the option out")
     try:
         last = datetime.fromtimestamp(float(tables.timestamps.max()), UTC)
+        datetime(last.year - 1, 1, 1)
     except (ValueError, OverflowError, OSError) as error:
         latest = tables.timestamps.max()
         raise InputError(f"option window_items: the last timestamp, {latest}, is no time in seconds") from error

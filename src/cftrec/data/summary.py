@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from cftrec.data.dataset import SPLITS, TRAIN, Dataset
 from cftrec.data.sources.describe import day
@@ -25,10 +26,11 @@ def summarise(dataset: Dataset) -> dict[str, Any]:
     """Return the numbers that `cftrec data` shows, of what JSON knows.
 
     Returns:
-        name, counts (users, items, events), density (events over users x items), share_of_top_items (of the events,
-        those of the most popular tenth), quantiles (of events a user, events a test user's history, events an item;
-        `QUANTILES`), period (first and last day or timestamp, or None), cuts (part -> where it begins, of splits in
-        time), targets (part -> samples), split and leakage (the manifest's).
+        name, counts (users, items, events), density (share of all pairs of user and item that have an event),
+        share_of_top_items (of the events, those of the most popular tenth), quantiles (of events a user, events a test
+        user's history, events an item; `QUANTILES`), period (first and last day or timestamp, or None), cuts (part ->
+        where it begins, of splits in time), targets (part -> samples), split and leakage (the manifest's; a planted
+        world has none).
     """
     users, items, events = len(dataset.users), dataset.items.height, len(dataset.events)
     popularity = np.bincount(dataset.events, minlength=items)
@@ -44,15 +46,21 @@ def summarise(dataset: Dataset) -> dict[str, Any]:
     return {
         "name": dataset.manifest["name"],
         "counts": {"users": users, "items": items, "events": events},
-        "density": events / (users * items),
+        "density": _pairs(dataset) / (users * items),
         "share_of_top_items": int(top.sum()) / events,
         "quantiles": {name: _quantiles(values) for name, values in measured.items() if len(values)},
         "period": None if times is None else [day(times.min().item()), day(times.max().item())],
         "cuts": {part: day(time) for part, time in cuts.items() if time is not None},
         "targets": {part: _targets(dataset, code) for code, part in enumerate(SPLITS)},
         "split": split,
-        "leakage": dataset.manifest["leakage"],
+        "leakage": dataset.manifest.get("leakage", {}),
     }
+
+
+def _pairs(dataset: Dataset) -> int:
+    """Return how many different pairs of user and item have an event."""
+    users = np.repeat(np.arange(len(dataset.users)), np.diff(dataset.offsets))
+    return pl.Series(users * dataset.items.height + dataset.events).n_unique()
 
 
 def _quantiles(values: npt.NDArray[np.int64]) -> dict[str, int]:

@@ -105,6 +105,13 @@ def user_parts(offsets: Ints, options: PrepareOptions) -> Iterator[tuple[int, in
         start = stop
 
 
+def equal_events(tables: Tables, tied: Bools) -> int:
+    """Return how many events, all of them among the tied, equal an earlier one in user, item and timestamp."""
+    assert tables.timestamps is not None
+    events = pl.DataFrame({"user": tables.user[tied], "item": tables.item[tied], "time": tables.timestamps[tied]})
+    return events.height - events.n_unique()
+
+
 def repeats_previous(user: npt.NDArray[np.integer], value: npt.NDArray[np.number]) -> Bools:
     """Return which of sorted events have the user and value of the event before."""
     follows = np.zeros(len(user), bool)

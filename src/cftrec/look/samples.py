@@ -42,8 +42,9 @@ def draw_samples(dataset: Dataset, view: View, *, split: str = "train", count: i
         raise InputError(
             f"option history_stride: {view.history_stride} with window {view.window}; give 1 to the window's size"
         )
-    if count < 0:
-        raise InputError(f"option samples: {count} is below 0; give 0 or more")
+    for name, given in (("samples", count), ("seed", seed)):
+        if given < 0:
+            raise InputError(f"option {name}: {given} is below 0; give 0 or more")
     targets = dataset.targets(split)
     drawn = np.random.default_rng(seed).choice(len(targets), min(count, len(targets)), replace=False)
     positions = targets[np.sort(drawn)]

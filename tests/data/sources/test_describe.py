@@ -94,7 +94,7 @@ def test_from_the_command_line(folder: Write, tmp_path: Path, capsys: pytest.Cap
     for arguments, message in (
         ([str(path)], "--out is missing"),
         (["--describe", str(folder({"a.txt": "x"}, "none"))], "none of the formats"),
-        (["--describe", str(path), "--format", "yelp"], "not of the format yelp"),
+        (["--describe", str(path), "--format", "yelp"], "no file of reviews, whose records have"),
         (["--describe", str(path), "--format", "bogus"], "unknown format 'bogus'"),
     ):
         with pytest.raises(SystemExit) as stop:

@@ -68,18 +68,19 @@ def recognise(path: str | Path, format: str = AUTO) -> tuple[str, str]:
     """Look at a folder or file and return its format and what of it was seen.
 
     Raises:
-        InputError: it is of no known format, or not of the given one.
+        InputError: it is of no known format. Whether it is of the given one tells `read_source`.
     """
     if not Path(path).exists() and str(path) != movielens.INSTALLED:
         raise InputError(f"{path}: no such file or folder; name the log's")
-    sources = SOURCES if format == AUTO else {format: _source(format)}
-    for name, source in sources.items():
+    if format != AUTO:
+        return format, _source(format).recognise(Path(path)) or "as you say"
+    for name, source in SOURCES.items():
         seen = source.recognise(Path(path))
         if seen is not None:
             return name, seen
-    known = f"none of the formats {listed(list(SOURCES))}" if format == AUTO else f"not of the format {format}"
     raise InputError(
-        f"{path}: {known}; docs/data.md lists the files that each expects (a table needs its columns named)"
+        f"{path}: none of the formats {listed(list(SOURCES))}; docs/data.md lists the files that each expects (a table "
+        "needs its columns named)"
     )
 
 

@@ -10,19 +10,24 @@ from typing import Any
 
 import polars as pl
 
-from cftrec.data.sources.lines import first_lines
+from cftrec.data.sources.lines import opened
 from cftrec.data.sources.log import Log, SourceOptions, item_frame
-from cftrec.data.sources.samples import PARTS, samples_log, string_lists
+from cftrec.data.sources.samples import PARTS, samples_log, sound, string_lists
 from cftrec.data.sources.sheet import Sheet, files_in, listed, read_bytes
 from cftrec.errors import InputError
 
 _FIELDS = ("instruction", "input", "output")
+_HEAD = 2**18  # bytes in which they are looked for
 
 
 def recognise(source: Path) -> str | None:
     """Say which files hold the parts."""
     parts = _find(source)
-    if parts is None or not all(f'"{field}"'.encode() in b"\n".join(first_lines(parts["train"])) for field in _FIELDS):
+    if parts is None:
+        return None
+    with opened(parts["train"], False) as (file, _):  # it may be one long line
+        head = file.read(_HEAD)
+    if not all(f'"{field}"'.encode() in head for field in _FIELDS):
         return None
     return f"Alpaca JSON: {listed([path.name for path in parts.values()])}"
 
@@ -57,7 +62,7 @@ def _read(part: str, path: Path, limit: int | None) -> Sheet:
     content, facts = read_bytes(path)
     try:
         records = json.loads(content.decode("utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(records, list):
         raise InputError(f"{path}: not a list of records with {', '.join(_FIELDS)}")
@@ -68,7 +73,7 @@ def _read(part: str, path: Path, limit: int | None) -> Sheet:
             "row": range(1, len(rows) + 1),
             "user": [f"{part} {row}" for row in range(1, len(rows) + 1)],
             "history": string_lists([row and row[0] for row in rows]),
-            "item": [row and row[1] for row in rows],
+            "item": [row and sound(row[1]) for row in rows],
         },
         schema={
             "part": pl.String,

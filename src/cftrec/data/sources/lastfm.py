@@ -55,7 +55,8 @@ def _plays(path: Path, limit: int | None) -> Log:
 
     log = read_fields(path, ("user", "time", "artist", "name", "track", "title"), take, limit=limit)
     events, rows = complete(log.frame.drop("name"), log.malformed)
-    artists = log.frame.select("item", "name").unique("item", keep="first", maintain_order=True).cast(pl.String)
+    named = log.frame.select("item", "name").unique(maintain_order=True).cast(pl.String).filter(has_text("name"))
+    artists = named.unique("item", keep="first", maintain_order=True)
     items = item_frame(artists["item"], artists["name"], pl.DataFrame())
     columns = {"user": "userid", "item": "artid", "timestamp": "timestamp", "title": "artname"}
     return make_log("lastfm-1k", "lastfm", [log], events, items, rows=rows, columns=columns)

@@ -135,7 +135,7 @@ def read_fields(
         InputError: as `read_lines`, or another header.
     """
     first = first_lines(path)[:1]
-    if header is not None and (not first or tuple(decoded(first[0]).strip().split("\t")) != header):
+    if header is not None and (not first or tuple(decoded(first[0]).rstrip("\r").split("\t")) != header):
         raise InputError(f"{path}: its first line is not {listed(header)}; is it the right file?")
     found = read_lines(path, lambda block: _split(block, columns), f"lines of {len(columns)} fields", limit, take)
     if header is None:
@@ -144,11 +144,15 @@ def read_fields(
 
 
 def first_lines(path: Path) -> list[bytes]:
-    """Return the whole lines among a file's first 256 KiB."""
+    """Return the whole lines among a file's first 256 KiB, and a longer first one up to 64 MiB."""
     with opened(path, False) as (file, _):
         head = file.read(2**18)
+        whole = len(head) < 2**18
+        if b"\n" not in head:  # one long line
+            head += file.readline(_LONG)
+            whole = head.endswith(b"\n") or len(head) < _LONG
     lines = head.removeprefix(BOM).split(b"\n")
-    return lines if len(head) < 2**18 else lines[:-1]
+    return lines if whole else lines[:-1]
 
 
 def decoded(line: bytes) -> str:

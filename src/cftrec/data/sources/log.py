@@ -175,5 +175,9 @@ def event_frame(users: pl.Series, items: pl.Series, timestamps: pl.Series | None
 
 def item_frame(ids: pl.Series, titles: pl.Series, others: pl.DataFrame) -> pl.DataFrame:
     """Return the items of a Log; another column that is called as one of ours gets `source_` before its name."""
-    taken: dict[str, str] = {name: f"source_{name}" for name in ("item_id", "title") if name in others.columns}
-    return pl.DataFrame([ids.alias("item_id"), titles.alias("title"), *others.rename(taken).get_columns()])
+    for own in ("item_id", "title"):
+        if (name := own) in others.columns:
+            while name in (own, *others.columns):
+                name = f"source_{name}"
+            others = others.rename({own: name})
+    return pl.DataFrame([ids.alias("item_id"), titles.alias("title"), *others.get_columns()])

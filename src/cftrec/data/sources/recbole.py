@@ -137,28 +137,33 @@ def _read_sequences(
         ids, whole = _whole_sequences(_named(part), user, item)
         rows.append(len(ids))
         tokens = whole.explode()
-        longest = _longest(_numbers_of(ids), whole.list.len().to_numpy().astype(np.int64), _numbers_of(tokens))
-        frame = pl.DataFrame([ids.alias("user"), whole.alias("item")])[longest]
-        first = frame["item"].list.eval(pl.element().cum_count() == 1).alias("first")
-        return frame.with_columns(first).explode("item", "first")
+        lengths = whole.list.len().to_numpy().astype(np.int64)
+        longest = _longest(_numbers_of(ids), lengths, _numbers_of(tokens))
+        frame = pl.DataFrame([ids.alias("user"), whole.alias("item")])[longest].explode("item")
+        first = np.zeros(frame.height, bool)
+        first[np.cumsum(lengths[longest]) - lengths[longest]] = True
+        return frame.with_columns(pl.Series("first", first))
 
     codes, read = Codes(), list[Lines]()
     try:
         for path in paths:
             before = sum(rows)
-            log = read_log(path, "\t", take, limit=limit, codes=codes)
+            log = read_log(path, "\t", take, limit=limit, codes=codes, merge=_merged)
             read.append(replace(log, facts={"rows": sum(rows) - before} | log.facts))
-        found = pl.concat([log.frame for log in read])
-        starts = found["first"].arg_true().to_numpy().astype(np.int64)
-        lengths = np.diff(starts, append=found.height)
-        owner, tokens = found["user"].gather(starts), found["item"].to_physical().to_numpy()
-        longest = _longest(_numbers_of(owner), lengths, tokens)
+        found = _merged(pl.concat([log.frame for log in read]))
     except _DifferError:
         raise InputError(_difference([_read_atomic(path, limit) for path in paths], user, item)) from None
-    kept = ranges(starts[longest], lengths[longest])
-    events = event_frame(found["user"].gather(kept), found["item"].gather(kept), None)
-    repeated = {"beginnings_of_longer_sequences": sum(rows) - len(longest)}
-    return read, events, {"in": sum(rows), "kept": len(longest), "dropped": repeated}
+    kept = int(found["first"].sum())
+    dropped = {"beginnings_of_longer_sequences": sum(rows) - kept}
+    return read, event_frame(found["user"], found["item"], None), {"in": sum(rows), "kept": kept, "dropped": dropped}
+
+
+def _merged(found: pl.DataFrame) -> pl.DataFrame:
+    """Return the tokens of each user's longest sequence: `user` and `item` categories, `first` of its sequence."""
+    starts = found["first"].arg_true().to_numpy().astype(np.int64)
+    lengths = np.diff(starts, append=found.height)
+    longest = _longest(_numbers_of(found["user"].gather(starts)), lengths, found["item"].to_physical().to_numpy())
+    return found[ranges(starts[longest], lengths[longest])]
 
 
 class _DifferError(Exception):
@@ -174,8 +179,10 @@ def _whole_sequences(log: Sheet, user: str, item: str) -> tuple[pl.Series, pl.Se
 
 def _numbers_of(names: pl.Series) -> Ints:
     """Number texts or categories as they first appear, int64."""
-    distinct = names.unique(maintain_order=True)
-    return names.cast(pl.String).cast(pl.Enum(distinct.cast(pl.String))).to_physical().to_numpy().astype(np.int64)
+    if names.dtype == pl.String:
+        names = names.cast(pl.Enum(names.unique()))
+    _, first, number = np.unique(names.to_physical().to_numpy(), return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[number]
 
 
 def _longest(owner: Ints, lengths: Ints, tokens: Ints) -> Ints:

@@ -105,10 +105,10 @@ def _subject(path: Path) -> list[str]:
 
 def _parse(block: bytes, schema: Schema) -> Block:
     text, latin = block, 0
-    if _LITERAL_LINE.match(block):
-        literals, latin = decoded_block(block)
-        text = _TOKEN.sub(_json_token, literals).encode(errors="replace")
-    with suppress(pl.exceptions.PolarsError):
+    with suppress(pl.exceptions.PolarsError, ValueError, SyntaxError):  # the latter of a literal's broken escapes
+        if _LITERAL_LINE.match(block):
+            literals, latin = decoded_block(block)
+            text = _TOKEN.sub(_json_token, literals).encode(errors="replace")
         frame = _frame(text, schema)
         # What is JSON and no object, such as a list, gives a row of nulls.
         if not frame.select(pl.all_horizontal(pl.all().is_null()).any()).item():

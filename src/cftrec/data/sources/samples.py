@@ -166,11 +166,16 @@ def lists(cells: pl.Series) -> pl.Series:
 def string_lists(values: Sequence[Sequence[str] | None]) -> pl.Series:
     """Return lists of str as a column, several times faster than polars makes one of Python's lists."""
     joined = [
-        "".join(f"{entry.replace(_END, '')}{_END}" for entry in value) if value is not None else None
+        sound("".join(f"{entry.replace(_END, '')}{_END}" for entry in value)) if value is not None else None
         for value in values
     ]
     parts = pl.Series("list", joined, dtype=pl.String).str.split(_END)
     return parts.to_frame().select(pl.col("list").list.head(pl.col("list").list.len() - 1)).to_series()
+
+
+def sound(text: str) -> str:
+    """Return a text with "?" for halves of characters, which escapes can leave and no encoding has."""
+    return text.encode(errors="replace").decode()
 
 
 def _list(cell: str | None) -> list[str] | None:

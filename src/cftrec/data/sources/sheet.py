@@ -5,7 +5,9 @@ import hashlib
 import io
 import itertools
 import json
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import polars as pl
 from cftrec.artefacts import sha256
 from cftrec.errors import InputError
 
+csv.field_size_limit(2**31 - 1)  # a description is not too long at 128 KiB
 BOM = b"\xef\xbb\xbf"
 _SHOWN = 20  # columns named in a message
 
@@ -194,8 +197,9 @@ def as_text(values: pl.Series) -> pl.Series | None:
         return values.cast(pl.List(pl.String)).list.join(", ")
     if values.dtype.is_nested() or values.dtype in (pl.Binary, pl.Object):
         return None
-    if values.dtype.is_float() and are_whole(values):
-        values = values.cast(pl.Int64, strict=False)  # ids that a missing value had turned into floats
+    if values.dtype.is_float():  # perhaps ids that a missing value had turned into floats
+        values = values.fill_nan(None)
+        values = values.cast(pl.Int64, strict=False) if are_whole(values) else values
     return values.cast(pl.String)
 
 
@@ -258,7 +262,11 @@ def _as_utf8(path: Path, content: bytes, latin: bool) -> bytes:
         line = content.count(b"\n", 0, content.index(b"\0")) + 1
         raise InputError(f"{path}: not a text file (a zero byte in line {line}); is this the right file?")
     content = content.removeprefix(BOM)
-    return content.replace(b"\r\n", b"\n") if b"\r" in content else content
+    if b"\r" in content:
+        content = content.replace(b"\r\n", b"\n")
+        if b"\n" not in content:  # as old Macs end lines
+            content = content.replace(b"\r", b"\n")
+    return content
 
 
 def _read_csv(content: bytes, separator: str, *, has_header: bool, quote_char: str | None = None) -> pl.DataFrame:
@@ -310,27 +318,32 @@ def _reason(path: Path, content: bytes, separator: str, columns: Sequence[str] |
                 return f"{path}, row {row} (line {reader.line_num}): {len(entry)} fields, where {width} are due"
     except csv.Error as error:
         return f"{path}, line {reader.line_num}: cannot be read as separated fields ({error})"
-    return f"{path}: cannot be read as separated fields (a quote inside a field that is not quoted?)"
+    inside = re.search(rf'(?m)(?:^|{re.escape(separator[0])})[^"{re.escape(separator[0])}\n]+"'.encode(), content)
+    newline = b"\n"
+    where = "" if inside is None else f", line {content.count(newline, 0, inside.end()) + 1}"
+    return f"{path}{where}: cannot be read as separated fields (a quote inside a field that is not quoted?)"
 
 
 def _read_json_lines(path: Path, content: bytes) -> pl.DataFrame:
     if not content.strip():
         raise InputError(f"{path}: the file is empty")
-    try:
+    with suppress(pl.exceptions.PolarsError):
         return pl.read_ndjson(io.BytesIO(content), infer_schema_length=None)
-    except pl.exceptions.PolarsError as error:
-        raise InputError(_first_bad_json(path, content)) from error
-
-
-def _first_bad_json(path: Path, content: bytes) -> str:
+    lines = []
     for row, line in enumerate(content.split(b"\n"), start=1):
         try:
-            whole = not line.strip() or isinstance(json.loads(line), dict)
-        except ValueError:  # also what is not UTF-8
-            whole = False
-        if not whole:
-            return f"{path}, row {row} (line {row}): not a JSON object; JSON lines hold one object a line"
-    return f"{path}: cannot be read as JSON lines; every line must be one object with the same kind of values"
+            entry = json.loads(line, parse_constant=lambda _: None) if line.strip() else {}  # NaN and Infinity are null
+        except (ValueError, RecursionError):  # also what is not UTF-8
+            entry = None
+        if not isinstance(entry, dict):
+            raise InputError(f"{path}, row {row} (line {row}): not a JSON object; JSON lines hold one object a line")
+        lines += [json.dumps(entry)] if line.strip() else []
+    try:
+        return pl.read_ndjson(io.BytesIO("\n".join(lines).encode()), infer_schema_length=None)
+    except pl.exceptions.PolarsError as error:
+        raise InputError(
+            f"{path}: cannot be read as JSON lines; every line must be one object with the same kind of values"
+        ) from error
 
 
 def dates(values: pl.Series, format: str) -> pl.Series:

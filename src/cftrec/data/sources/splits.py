@@ -50,7 +50,7 @@ def read(source: str | Path, options: SourceOptions, limit: int | None = None) -
         raise InputError(f"{source}: no split CSVs (train/NAME.csv, test/NAME.csv, or train.csv, test.csv)")
     parts, info = found
     sheets = {part: _read_part(path, limit) for part, path in parts.items()}
-    samples = pl.concat([_samples(part, sheet) for part, sheet in sheets.items()])
+    samples = pl.concat([_samples(part, sheet) for part, sheet in sheets.items()], how="diagonal")
     known = None if info is None else _read_info(info, any("item_sid" in s.frame.columns for s in sheets.values()))
     items = _items(list(sheets.values()), known)
     time = "timestamp" if "times" in samples.columns else None
@@ -95,7 +95,13 @@ def _samples(part: str, sheet: Sheet) -> pl.DataFrame:
     user, history, item = (sheet.column(name) for name in _DUE)
     frame = pl.DataFrame(
         {"part": part, "row": sheet.rows + 1, "user": user, "history": lists(history), "item": item},
-        schema_overrides={"part": pl.String},
+        schema={
+            "part": pl.String,
+            "row": pl.Int64,
+            "user": pl.String,
+            "history": pl.List(pl.String),
+            "item": pl.String,
+        },
     )
     if {"history_timestamp", "timestamp"} <= set(sheet.frame.columns):
         frame = frame.with_columns(
@@ -121,7 +127,9 @@ def _read_info(path: Path, sids: bool) -> Lines:
             pl.DataFrame(rows, dict.fromkeys(("item_id", "title", "sid"), pl.String), orient="row"), broken, latin
         )
 
-    return read_lines(path, parse, "items (a title, a tab, an id)")
+    known = read_lines(path, parse, "items (a title, a tab, an id)")
+    inside = f"info/{path.name}" if path.parent.name == "info" else path.name
+    return replace(known, facts=known.facts | {"name": inside})
 
 
 def _items(sheets: list[Sheet], known: Lines | None) -> pl.DataFrame:

@@ -7,12 +7,13 @@ https://cseweb.ucsd.edu/~jmcauley/datasets.html#steam_data
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
 from cftrec.data.sources.lines import Lines
-from cftrec.data.sources.log import Log, SourceOptions, complete, event_frame, item_frame, make_log
+from cftrec.data.sources.log import Log, SourceOptions, complete, event_frame, has_text, item_frame, make_log
 from cftrec.data.sources.records import Schema, read_records, record_files
 from cftrec.data.sources.sheet import dates
 from cftrec.errors import InputError
@@ -55,8 +56,8 @@ def read(source: str | Path, options: SourceOptions, limit: int | None = None) -
     if found := record_files(path, _OWNED, None):
         log = _nested(found[0], "items", ("item_id", "item_name"), limit, _owned)
         events, rows = complete(log.frame.drop("title"), log.malformed, timed=False)
-        named = log.frame.select("item", "title").filter(pl.col("title") != "")
-        named = named.unique("item", keep="first", maintain_order=True).cast(pl.String)
+        named = log.frame.select("item", "title").unique(maintain_order=True).cast(pl.String)
+        named = named.filter(has_text("title")).unique("item", keep="first", maintain_order=True)
         frame = item_frame(named["item"], named["title"], pl.DataFrame())
         columns = {"user": "user_id", "item": "item_id", "timestamp": None, "title": "item_name"}
         return make_log(log.path.name.split(".")[0], "steam", [log], events, frame, rows=rows, columns=columns)
@@ -66,13 +67,18 @@ def read(source: str | Path, options: SourceOptions, limit: int | None = None) -
 
 
 def _nested(path: Path, name: str, fields: tuple[str, ...], limit: int | None, take: Take) -> Lines:
-    """Read a line a user, with a list of records, and keep of each of these what `take` makes."""
+    """Read a line a user, with a list of records, and keep of each of these what `take` makes; no list is malformed."""
     inner = pl.List(pl.Struct(dict.fromkeys(fields, pl.String)))
+    without = 0
 
     def records(part: pl.DataFrame) -> pl.DataFrame:
+        nonlocal without
+        without += part[name].null_count()
         return take(part.filter(pl.col(name).list.len() > 0).explode(name).unnest(name))
 
-    return read_records(path, {"user_id": pl.String, name: inner}, limit, records)
+    log = read_records(path, {"user_id": pl.String, name: inner}, limit, records)
+    malformed = log.malformed + without
+    return replace(log, malformed=malformed, facts=log.facts | {"malformed": malformed})
 
 
 def _posted(part: pl.DataFrame) -> pl.DataFrame:

@@ -1,5 +1,6 @@
 """A long file of separated fields, read block by block: only the columns of a log stay, texts as codes."""
 
+import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import polars as pl
 
 from cftrec.artefacts import sha256
 from cftrec.data.sources.lines import Codes, Lines, opened
-from cftrec.data.sources.sheet import Sheet, parse_text, read_text
+from cftrec.data.sources.sheet import BOM, Sheet, parse_text, read_text
 from cftrec.errors import InputError
 
 _BLOCK = 2**24  # bytes parsed at once; some eight times as many are held while they are
@@ -23,6 +24,7 @@ def read_log(
     limit: int | None = None,
     block: int = _BLOCK,
     codes: Codes | None = None,
+    merge: Callable[[pl.DataFrame], pl.DataFrame] | None = None,
 ) -> Lines:
     """Read the events of a file that may be too long to be held as text.
 
@@ -35,6 +37,8 @@ def read_log(
         limit: look at about so many lines only.
         block: bytes parsed at once.
         codes: the categories, where several files have them in common.
+        merge: makes of the rows so far those that stay, where later ones may take their place; called each time that
+            their number has doubled.
 
     Returns:
         The file's facts, and in `frame` what `take` made of all rows.
@@ -56,12 +60,24 @@ def read_log(
                 take(read_text(path, separator, columns=columns, quotes=quotes))
             raise
         if columns is None and not header:
-            header = text[: text.index(b"\n") + 1] if b"\n" in text else text
+            header = _header(text, quotes)
+        if merge is not None and sum(frame.height for frame in frames) > 2 * frames[0].height:
+            frames = [merge(pl.concat(frames, how="vertical_relaxed"))]
     if not frames:
         raise InputError(f"{path}: the file is empty")
     facts = {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
     # Timestamps are whole in one block and not in another.
     return Lines(path, pl.concat(frames, how="vertical_relaxed", rechunk=True), 0, facts)
+
+
+def _header(block: bytes, quotes: bool) -> bytes:
+    """Return a file's first row, which may hold line breaks inside quotes; blank lines before it are none."""
+    header = b""
+    for line in io.BytesIO(block.removeprefix(BOM)):
+        header = header + line if header.strip() else line
+        if header.strip() and not (quotes and header.count(b'"') % 2):
+            break
+    return header
 
 
 def _blocks(path: Path, quotes: bool, size: int) -> Iterator[bytes]:

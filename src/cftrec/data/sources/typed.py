@@ -53,6 +53,7 @@ def read_typed_log(
     Raises:
         InputError: as `read_table` and `take`.
     """
+    columns = list(dict.fromkeys(columns))
     if limit is None and path.is_file():
         try:
             return _in_parts(path, columns, take, rows, block)
@@ -101,7 +102,7 @@ def _parquet(path: Path, columns: Sequence[str], rows: int) -> Parts:
         try:
             for batch in pq.ParquetFile(file).iter_batches(rows, columns=list(columns)):
                 advance()
-                yield pl.DataFrame(pl.from_arrow(pa.Table.from_batches([batch])))
+                yield pl.DataFrame(pl.from_arrow(pa.Table.from_batches([batch]))).fill_nan(None)
         except (OSError, pa.ArrowException) as error:  # damaged; Arrow has no other errors of its own
             raise _Odd from error
 
