@@ -66,7 +66,7 @@ def verdict(results: dict[str, Result]) -> str:
     """Return the first paragraph: whether our best is above SASRec and above plain, data set by data set."""
     mains = {name: result for name, result in results.items() if "base" not in result["study"]}
     told = [
-        f"{result['study']['title']}: our best is {standing(result, best_of(result), ('plain', 'sasrec'))}."
+        f"{result['study']['title']}: our best is {standing(result, best_of(result), rivals(result))}."
         for result in mains.values()
         if result["methods"]
     ]
@@ -79,6 +79,12 @@ def verdict(results: dict[str, Result]) -> str:
     if not told:
         return prose("No study has been run yet.")
     return prose(" ".join([conclusion(mains, results), *told]))
+
+
+def rivals(result: Result) -> tuple[str, ...]:
+    """Return what our best is told against: plain, SASRec, and whichever baseline is best."""
+    best = best_of(result, "baselines")
+    return ("plain", "sasrec", *([best] if best not in (None, "sasrec") else []))
 
 
 def standing(result: Result, name: str | None, others: tuple[str, ...]) -> str:
@@ -124,7 +130,7 @@ def has(result: Result, name: str) -> bool:
 
 
 def best_of(result: Result, kind: str = "methods") -> str | None:
-    """Return our method with the best NDCG@10, or our best with a helper (kind mixed); None where there is none."""
+    """Return our method (or mixed row, or baseline, by kind) with the best NDCG@10; None where there is none."""
     values = {row["model"]: row[METRIC] for row in result["summary"]["rows"]}
     return max(result.get(kind, {}), key=lambda name: values[name], default=None)
 
