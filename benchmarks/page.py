@@ -389,7 +389,7 @@ def serving(results: list[Result]) -> list[str]:
         (
             f"{result['model']['parameters'] / 1e6:.1f} M, {result['model']['items']:,} items",
             f"{result['options']['clients']} for {result['options']['seconds']:.0f} s",
-            f"{result['served_per_s']:.0f}",
+            f"{result['served_per_s']:.3g}",
             f"{result['served_over_batch']:.2f}",
             " to ".join(seconds(result["half_load"][name]) for name in ("p50_s", "p99_s")),
             f"{result['half_load_p99_over_p50']:.1f}",

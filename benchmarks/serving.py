@@ -32,6 +32,7 @@ class Load:
 
     statuses: Counter[str] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
+    lasted_s: float = 0.0  # until the last answer, which a slow model gives long after the last question
 
     def quantile(self, share: float) -> float:
         return float(np.quantile(self.seconds, share))
@@ -69,9 +70,11 @@ async def client(port: int, bodies: list[bytes], until: float, pause: float, loa
 
 async def clients(port: int, bodies: list[bytes], count: int, seconds: float, rate: float | None = None) -> Load:
     """Let clients ask for some seconds; `rate` requests a second in all, or as fast as they are answered."""
-    load, until = Load(), time.monotonic() + seconds
+    load, begin = Load(), time.monotonic()
+    until = begin + seconds
     pause = count / rate if rate else 0.0
     await asyncio.gather(*(client(port, bodies, until, pause, load, random.Random(n)) for n in range(count)))
+    load.lasted_s = time.monotonic() - begin
     return load
 
 
@@ -114,7 +117,8 @@ def main(args: argparse.Namespace) -> None:
         softmax: explain_ratio(recommender, histories, args.k, softmax, args.explanations) for softmax in args.softmax
     }
     before = batch_rate(recommender, histories, args.clients, args.k, part)
-    command = [sys.executable, "-m", "cftrec.cli", "serve", str(args.run), "--port", "0"]
+    serve = ["serve", str(args.run), "--port", "0", "--timeout", str(args.timeout)]
+    command = [sys.executable, "-m", "cftrec.cli", *serve]
     service = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ)
     assert service.stdout is not None
     port = int(service.stdout.readline().rstrip("/\n").rsplit(":", 1)[1])
@@ -123,7 +127,7 @@ def main(args: argparse.Namespace) -> None:
         asyncio.run(clients(port, bodies, args.clients, part))
         memory = process.memory_info().rss
         full = asyncio.run(clients(port, bodies, args.clients, args.seconds))
-        rate = len(full.seconds) / args.seconds
+        rate = len(full.seconds) / full.lasted_s
         half = asyncio.run(clients(port, bodies, args.clients, args.seconds, rate / 2))
         grown = process.memory_info().rss / memory - 1
         ending = asyncio.run(with_sigterm(service, port, bodies, args.clients))
@@ -162,6 +166,9 @@ if __name__ == "__main__":
     options.add_argument("--name", help="of the setting, in the result's name; the RUN's without it")
     options.add_argument("--clients", type=int, default=32)
     options.add_argument("--seconds", type=float, default=60, help="of full load, and of half")
+    options.add_argument(
+        "--timeout", type=float, default=30, help="seconds, of the service; longer than all clients take"
+    )
     options.add_argument("--history", type=int, default=10, help="titles of a history")
     options.add_argument("--explanations", type=int, default=10, help="timed under each softmax")
     softmaxes = ("catalogue", "vocabulary")
