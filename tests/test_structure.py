@@ -111,6 +111,7 @@ SPEEDS = {
     "train_step-ml-100k-nano-plain-w20s10-users": "ML-100K, plain, W 20 s 10, nano fp32",
     "train_step-ml-100k-smollm2-plain-w20s10-users-bf16": "the same, SmolLM2-135M bf16",
     "train_step-games-smollm2-alpaca-w10s1-users-bf16": "Games, alpaca, W 10 s 1, SmolLM2-135M bf16",
+    "train_step-games-smollm2-plain-w20s10-users-bf16": "Games, plain, W 20 s 10, the same",
 }
 SIDES = {
     "published_cft": "published CFT: two padded passes, full logits",
