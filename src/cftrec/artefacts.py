@@ -43,7 +43,7 @@ def refuse_if_taken(path: Path) -> None:
     """Raise `InputError` unless `path` is free, absent or an empty folder, and can be written."""
     try:
         taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
-        parent = next(folder for folder in path.resolve().parents if folder.exists())
+        parent = next((folder for folder in path.resolve().parents if folder.exists()), path)
     except (OSError, RuntimeError) as error:  # such as links in a circle
         raise InputError(f"{path}: cannot be created ({error}); choose a folder you may write") from error
     if taken:
