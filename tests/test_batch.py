@@ -291,3 +291,16 @@ def test_the_job_names_the_run(tmp_path):
     with pytest.raises(InputError, match="with another run"):
         recommend_users(ranker, users, tmp_path / "out.parquet")
     assert len(job["run"]) == 64
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "parquet", "jsonl"])
+def test_a_name_is_no_pattern(tmp_path, ending):
+    """Beside each file lies one that its name would match as a pattern."""
+    write = {"parquet": "write_parquet", "jsonl": "write_ndjson"}.get(ending, "write_csv")
+    options = {"separator": "\t"} if ending == "tsv" else {}
+    for name, user in ((f"u1.{ending}", "wrong"), (f"u[1].{ending}", "right")):
+        getattr(pl.DataFrame({"user": [user], "item": ["i1"]}), write)(tmp_path / name, **options)
+    for out in ("o[1].parquet", "o*.parquet"):
+        pl.DataFrame({"user": ["before"]}).write_parquet(tmp_path / "o1.parquet")
+        recommend_users(Ranker(), tmp_path / f"u[1].{ending}", tmp_path / out, 2)
+        assert pl.read_parquet(tmp_path / out, glob=False)["user"].to_list() == ["right"]

@@ -82,7 +82,9 @@ def recommend_users(
     _claim(folder, out, {"users": sha256(mark), "run": run, "k": k, "part_users": part_users, "options": options})
     resumed = 0 if out.exists() else _answer_all(recommender, users, folder, out, k, part_users, progress, options)
     inexact = (~pl.col("exact")).sum().alias("inexact")
-    counts = pl.scan_parquet(out).select(pl.len().alias("users"), pl.col("unknown").sum(), inexact).collect()
+    counts = (
+        pl.scan_parquet(out, glob=False).select(pl.len().alias("users"), pl.col("unknown").sum(), inexact).collect()
+    )
     shutil.rmtree(folder)
     return counts.row(0, named=True) | {"resumed": resumed}
 
@@ -112,7 +114,7 @@ def _answer_all(
             _write(parts[-1], _answers(recommender, rows, known, k, options).write_parquet)
         if progress is not None:
             progress(end, total)
-    _write(out, pl.scan_parquet(parts).sink_parquet)
+    _write(out, pl.scan_parquet(parts, glob=False).sink_parquet)
     return resumed
 
 
@@ -152,7 +154,7 @@ def _histories(users: Path, folder: Path) -> pl.LazyFrame:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{users}: cannot be read ({' '.join(str(error).split())[:160]})") from error
-    return pl.scan_parquet(made)
+    return pl.scan_parquet(made, glob=False)
 
 
 def _of_dataset(folder: Path) -> pl.LazyFrame:
@@ -189,12 +191,13 @@ def _gathered(events: pl.LazyFrame) -> pl.LazyFrame:
     return rows.group_by("user", maintain_order=True).agg(pl.col("item").drop_nulls().alias("history"))
 
 
+# A file's name is no pattern, whatever characters it has.
 _SCANS: dict[str, Callable[[Path], pl.LazyFrame]] = {
-    ".parquet": pl.scan_parquet,
-    ".csv": lambda file: pl.scan_csv(file, infer_schema=False),
-    ".tsv": lambda file: pl.scan_csv(file, infer_schema=False, separator="\t"),
-    ".jsonl": lambda file: pl.scan_ndjson(file, infer_schema_length=None),
-    ".ndjson": lambda file: pl.scan_ndjson(file, infer_schema_length=None),
+    ".parquet": lambda file: pl.scan_parquet(file, glob=False),
+    ".csv": lambda file: pl.scan_csv(file, infer_schema=False, glob=False),
+    ".tsv": lambda file: pl.scan_csv(file, infer_schema=False, separator="\t", glob=False),
+    ".jsonl": lambda file: pl.scan_ndjson(file.open("rb"), infer_schema_length=None),
+    ".ndjson": lambda file: pl.scan_ndjson(file.open("rb"), infer_schema_length=None),
 }
 
 

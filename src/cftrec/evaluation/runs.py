@@ -185,7 +185,7 @@ def _check_same_targets(first: EvaluatedRun, run: EvaluatedRun) -> None:
 def _read_table(path: Path, name: str, schema: Schema) -> pl.DataFrame:
     file = path / f"{name}.parquet"
     try:
-        return pl.read_parquet(file).select(pl.col(column).cast(kind) for column, kind in schema.items())
+        return pl.read_parquet(file, glob=False).select(pl.col(column).cast(kind) for column, kind in schema.items())
     except (OSError, pl.exceptions.PolarsError) as error:
         raise InputError(f"{file}: missing or not readable ({_line(error)}); {_again(path)}") from error
 
