@@ -38,6 +38,22 @@ def process(runs):
     started.wait()
 
 
+def test_a_client_that_never_ends_its_request_does_not_hold_the_process(runs):
+    command = [sys.executable, "-m", "cftrec.cli", "serve", str(runs[0]), "--port", "0", "--timeout", "0.5"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as started:
+        port = int(started.stdout.readline().rstrip("/\n").rsplit(":", 1)[1])
+        with socket.create_connection(("127.0.0.1", port)) as half:
+            half.sendall(b"POST /v1/recommend HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+            half_sent = http.client.HTTPConnection("127.0.0.1", port)
+            assert ask(half_sent, "/readyz", None)[0] == 200
+            half_sent.close()
+            started.send_signal(signal.SIGTERM)
+            try:
+                assert started.wait(20) == 0
+            finally:
+                started.kill()
+
+
 def ask(
     connection: http.client.HTTPConnection, path: str = "/v1/recommend", body: str | None = BODY
 ) -> tuple[int, bytes]:

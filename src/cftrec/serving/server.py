@@ -6,6 +6,7 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from math import ceil
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,6 +18,7 @@ from cftrec.serving.api import Limits, make_app
 from cftrec.serving.runs import settle
 
 _IDLE_S = 75  # a kept connection: longer than proxies keep theirs, so that none meets a door just closed
+_LEFT_S = 5  # after the time-out of the last request, until connections that still send or do not read are cut
 _FAREWELL_S = 0.5  # in which kept connections may still ask, and are closed after the answer
 
 
@@ -97,7 +99,14 @@ def serve(
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     logging.getLogger("cftrec.serving").setLevel(logging.INFO)
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, server_header=False, lifespan="on", timeout_keep_alive=_IDLE_S
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="on",
+        timeout_keep_alive=_IDLE_S,
+        # Every request is answered by then; who is still sending one, or does not read the answer, is left.
+        timeout_graceful_shutdown=ceil(service.limits.timeout_s) + _LEFT_S,
     )
     signal.signal(signal.SIGHUP, lambda *_: service.runs.reload())
     settle()
