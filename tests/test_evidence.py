@@ -44,6 +44,8 @@ QUESTION = {
     "mixed": {"plain with itemknn": {"method": "plain", "helper": "itemknn", "weights": [0.4]}},
 }
 
+BEAM = QUESTION | {"beside": ["cft"], "methods": {}, "ways": {"cft": ["--beam 1"]}, "baselines": {}, "mixed": {}}
+
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
@@ -148,14 +150,7 @@ def test_lost_runs_are_trained_again_with_what_was_found(place, monkeypatch):
     small["methods"] = {"cft": small["methods"]["cft"]}
     small["baselines"] = {"itemknn": small["baselines"]["itemknn"]}
     (folder / "studies" / "small.yaml").write_text(yaml.safe_dump(small, sort_keys=False))
-    question = QUESTION | {
-        "beside": ["cft"],
-        "methods": {},
-        "ways": {"cft": ["--beam 1"]},
-        "baselines": {},
-        "mixed": {},
-    }
-    (folder / "studies" / "a-part.yaml").write_text(yaml.safe_dump(question, sort_keys=False))
+    (folder / "studies" / "a-part.yaml").write_text(yaml.safe_dump(BEAM, sort_keys=False))
     with monkeypatch.context() as patch:
         patch.setattr(evidence.Runner, "train", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -213,14 +208,7 @@ def test_a_study_that_fails_leaves_the_others_and_a_base_is_run_again_where_its_
     small |= {"seeds": [1], "search": {"trials": 1, "evaluations": 1}, "baselines": {}, "mixed": {}}
     small["methods"] = {"cft": small["methods"]["cft"]}
     (folder / "studies" / "small.yaml").write_text(yaml.safe_dump(small, sort_keys=False))
-    question = QUESTION | {
-        "beside": ["cft"],
-        "methods": {},
-        "ways": {"cft": ["--beam 1"]},
-        "baselines": {},
-        "mixed": {},
-    }
-    (folder / "studies" / "a-part.yaml").write_text(yaml.safe_dump(question, sort_keys=False))
+    (folder / "studies" / "a-part.yaml").write_text(yaml.safe_dump(BEAM, sort_keys=False))
     run("small")
     shutil.rmtree(folder / "work")
     broken = MAIN | {"data": f"{folder}/nowhere --format table"}

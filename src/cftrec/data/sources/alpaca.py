@@ -12,7 +12,7 @@ import polars as pl
 
 from cftrec.data.sources.lines import opened
 from cftrec.data.sources.log import Log, SourceOptions, item_frame
-from cftrec.data.sources.samples import PARTS, samples_log, sound, string_lists
+from cftrec.data.sources.samples import PARTS, SAMPLE, samples_log, sound, string_lists
 from cftrec.data.sources.sheet import Sheet, files_in, listed, read_bytes
 from cftrec.errors import InputError
 
@@ -75,13 +75,7 @@ def _read(part: str, path: Path, limit: int | None) -> Sheet:
             "history": string_lists([row and row[0] for row in rows]),
             "item": [row and sound(row[1]) for row in rows],
         },
-        schema={
-            "part": pl.String,
-            "row": pl.Int64,
-            "user": pl.String,
-            "history": pl.List(pl.String),
-            "item": pl.String,
-        },
+        schema=SAMPLE,
     )
     return Sheet(path, frame, pl.int_range(frame.height, eager=True), None, facts)
 

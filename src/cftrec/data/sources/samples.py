@@ -16,6 +16,14 @@ from cftrec.errors import InputError
 from cftrec.ragged import Ragged
 
 PARTS = {"train": TRAIN, "valid": VALIDATION, "test": TEST}  # in the order of time
+SAMPLE = {
+    "part": pl.String(),
+    "row": pl.Int64(),
+    "user": pl.String(),
+    "history": pl.List(pl.String),
+    "item": pl.String(),
+}
+"""Columns of `samples_log`'s samples."""
 _END = "\0"  # of an entry; no text holds it
 _NUMBERS = r"^\[(?:-?[0-9]+(?:\.[0-9]+)?(?:, ?)?)*\]$"
 

@@ -14,7 +14,7 @@ import polars as pl
 
 from cftrec.data.sources.lines import Block, Lines, decoded_block, first_lines, read_lines
 from cftrec.data.sources.log import Log, SourceOptions, item_frame
-from cftrec.data.sources.samples import PARTS, lists, samples_log
+from cftrec.data.sources.samples import PARTS, SAMPLE, lists, samples_log
 from cftrec.data.sources.sheet import Sheet, files_in, listed, read_text
 from cftrec.errors import InputError
 
@@ -95,13 +95,7 @@ def _samples(part: str, sheet: Sheet) -> pl.DataFrame:
     user, history, item = (sheet.column(name) for name in _DUE)
     frame = pl.DataFrame(
         {"part": part, "row": sheet.rows + 1, "user": user, "history": lists(history), "item": item},
-        schema={
-            "part": pl.String,
-            "row": pl.Int64,
-            "user": pl.String,
-            "history": pl.List(pl.String),
-            "item": pl.String,
-        },
+        schema=SAMPLE,
     )
     if {"history_timestamp", "timestamp"} <= set(sheet.frame.columns):
         frame = frame.with_columns(
