@@ -17,9 +17,9 @@ its result is written anew. Searches that are finished before their study is are
     baselines     name: model of `cftrec baseline` (left out, the name), set, trials; like (a baseline whose settings,
                   searched or not, it has), data (source and options of another log that it is trained on, such as
                   one of more users; its lists of the study's targets are evaluated)
-    mixed         name: method, helper (a baseline that is not like another), weights; the method's RUNs rank with the
-                  helper's scores mixed in (`cftrec evaluate --helper`), the weight being the best of these for the
-                  first seed on validation
+    mixed         name: method, helper (a baseline that is not like another), weights, scales (left out, 1); the
+                  method's RUNs rank with the helper's scores mixed in (`cftrec evaluate --helper`), weight and scale
+                  being the best of these for the first seed on validation
 
 A study that asks one question builds on another, and its `like`, `method` and `helper` may be the base's:
 
@@ -39,6 +39,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -269,29 +270,33 @@ class Runner:
             task.result()
         helper, runs = self.mixed[name]["helper"], self.run_folders(self.mixed[name]["method"])
         sample = min(JUDGED, len(Dataset.load(self.data).targets("validation")))
-        for weight in self.mixed[name]["weights"]:
+        for weight, scale in self.mixtures(name):
             table = self.folder / "validation" / helper / "ranks.parquet"
             words = ["evaluate", runs[0], self.data, "--split", "validation", "--sample", sample]
-            if not (runs[0] / "validation" / helper_folder(weight, helper) / "evaluation.json").exists():
-                self.command(f"weigh-{name}", [*words, "--helper", table, "--helper-weight", weight])
-        weight = self.weight(name)
+            if not (runs[0] / "validation" / helper_folder(weight, scale, helper) / "evaluation.json").exists():
+                self.command(f"weigh-{name}", [*words, "--helper", table, *mixture(weight, scale)])
+        weight, scale = self.best_mixture(name)
         for seed, run in zip(self.study["seeds"], runs, strict=True):
             words = ["evaluate", run, self.data, "--helper", self.baseline_folder(helper) / "ranks.parquet"]
-            if not (run / helper_folder(weight, helper) / "evaluation.json").exists():
-                self.command(f"mix-{name}-{seed}", [*words, "--helper-weight", weight])
+            if not (run / helper_folder(weight, scale, helper) / "evaluation.json").exists():
+                self.command(f"mix-{name}-{seed}", [*words, *mixture(weight, scale)])
 
-    def weights(self, name: str) -> dict[float, float]:
-        """Return the validation NDCG@10 of each weight of a helper."""
+    def mixtures(self, name: str) -> list[tuple[float, float]]:
+        """Return weight and scale of each way to mix a helper in that is tried."""
+        return list(product(self.mixed[name]["weights"], self.mixed[name].get("scales", [1])))
+
+    def judged(self, name: str) -> dict[tuple[float, float], float]:
+        """Return the validation NDCG@10 of each of them."""
         helper = self.mixed[name]["helper"]
         validation = self.run_folders(self.mixed[name]["method"])[0] / "validation"
         return {
-            weight: read_json(validation / helper_folder(weight, helper) / "metrics.json")["NDCG@10"]
-            for weight in self.mixed[name]["weights"]
+            (weight, scale): read_json(validation / helper_folder(weight, scale, helper) / "metrics.json")["NDCG@10"]
+            for weight, scale in self.mixtures(name)
         }
 
-    def weight(self, name: str) -> float:
-        found = self.weights(name)
-        return max(found, key=lambda weight: found[weight])
+    def best_mixture(self, name: str) -> tuple[float, float]:
+        found = self.judged(name)
+        return max(found, key=lambda tried: found[tried])
 
     def search(self, name: str) -> None:
         method, search = self.methods[name], self.study["search"]
@@ -372,7 +377,7 @@ class Runner:
                 of = self.folders(self.base or self.folder, name, self.base_study)
                 found[f"{name} {way.replace('--', '')}"] = [run / way_folder(way) for run in of]
         for name, given in self.mixed.items():
-            folder = helper_folder(self.weight(name), given["helper"])
+            folder = helper_folder(*self.best_mixture(name), given["helper"])
             found[name] = [run / folder for run in self.run_folders(given["method"])]
         return found
 
@@ -399,8 +404,10 @@ class Runner:
             "methods": {name: self.facts(name) for name in self.methods},
             "baselines": {name: self.baseline_facts(name) for name in self.study.get("baselines", {})},
             "mixed": {
-                name: given | {"weight": self.weight(name), "validation": list(self.weights(name).values())}
+                name: given
+                | {"chosen": self.best_mixture(name), "tried": [[*how, value] for how, value in tried.items()]}
                 for name, given in self.mixed.items()
+                for tried in [self.judged(name)]
             },
             "summary": kept(summary),
         }
@@ -463,9 +470,14 @@ def without_model(config: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key != "model"}
 
 
-def helper_folder(weight: float, helper: str) -> str:
+def mixture(weight: float, scale: float) -> list[Any]:
+    return ["--helper-weight", weight, "--helper-scale", scale]
+
+
+def helper_folder(weight: float, scale: float, helper: str) -> str:
     """Return the folder that `cftrec evaluate --helper` with a baseline's lists writes to."""
-    return f"helper-{weight:g}-{helper}"
+    scaled = "" if scale == 1 else f"x{scale:g}"
+    return f"helper-{weight:g}{scaled}-{helper}"
 
 
 def pairs(options: dict[str, Any]) -> list[str]:

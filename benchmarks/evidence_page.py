@@ -2,6 +2,7 @@
 
 import json
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ Made by `benchmarks/evidence.py` from `benchmarks/results/quality/`; nothing her
 file of `benchmarks/quality/`, run by the commands of cftrec. Our methods in a study have equal steps, and each its
 own search of equally many trials on the validation split, whatever number of options it has to search; baselines
 have the search of `cftrec baseline`. "plain with sasrec" is plain's RUNs ranking with the scores of that SASRec
-mixed in (`cftrec evaluate --helper`), the weight chosen on validation. Settings are chosen on validation alone;
+mixed in (`cftrec evaluate --helper`), weight and scale chosen on validation. Settings are chosen on validation alone;
 "our best" is the method, or the mixed row, with the best number on the test split. Every list ranks the whole
 catalogue, less what the user has. Intervals (95 %) are bootstraps over users, and over training seeds where a
 method has several; a baseline is one training. p is of the paired bootstrap, adjusted by Holm for all pairs of a
@@ -74,7 +75,8 @@ def verdict(results: dict[str, Result]) -> str:
         mixed = best_of(result, "mixed")
         if mixed is not None:
             log = results.get(result["study"].get("base"), result)["study"]["title"]
-            others = standing(result, mixed, ("plain", "sasrec", "plain with sasrec"))
+            helper = helper_of(result, mixed)
+            others = standing(result, mixed, tuple(dict.fromkeys(("plain", "sasrec", helper, f"plain with {helper}"))))
             told.append(f"{log}, with a helper's scores mixed in: our best is {others}.")
     if not told:
         return prose("No study has been run yet.")
@@ -102,19 +104,28 @@ def standing(result: Result, name: str | None, others: tuple[str, ...]) -> str:
 def conclusion(mains: dict[str, Result], results: dict[str, Result]) -> str:
     """Say whether counterfactual fine-tuning helps, and whether our best is the best there is."""
     told = []
-    questions = (
-        ("CFT is {} plain fine-tuning", mains, lambda one: "cft" if has(one, "cft") else None, "plain"),
-        ("Our best method is {} the tuned SASRec", mains, best_of, "sasrec"),
+
+    def mixed(result: Result) -> str | None:
+        return best_of(result, "mixed")
+
+    questions: tuple[
+        tuple[str, dict[str, Result], Callable[[Result], str | None], Callable[[Result, str], str]], ...
+    ] = (
+        ("CFT is {} plain fine-tuning", mains, lambda one: "cft" if has(one, "cft") else None, lambda *_: "plain"),
+        ("Our best method is {} the tuned SASRec", mains, best_of, lambda *_: "sasrec"),
         (
-            "With SASRec's scores mixed in, as D3 does, our best is {} SASRec alone",
+            "With a helper's scores mixed in, as D3 does, our best is {} the tuned SASRec",
             results,
-            lambda one: best_of(one, "mixed"),
-            "sasrec",
+            mixed,
+            lambda *_: "sasrec",
         ),
+        ("It is {} the helper alone", results, mixed, helper_of),
     )
-    for sentence, among, asked, other in questions:
-        pairs = [(result, asked(result)) for result in among.values() if has(result, other)]
-        tests = [lead(result, name, other) for result, name in pairs if name not in (None, other)]
+    for sentence, among, asked, rival in questions:
+        pairs = [
+            (result, name, rival(result, name)) for result in among.values() if (name := asked(result)) is not None
+        ]
+        tests = [lead(result, name, other) for result, name, other in pairs if name != other and has(result, other)]
         sure = [test["difference"] > 0 for test in tests if test["p_holm"] < SURE]
         counts = {"surely above": sum(sure), "surely below": len(sure) - sum(sure)}
         for how, count in counts.items():
@@ -133,6 +144,10 @@ def best_of(result: Result, kind: str = "methods") -> str | None:
     """Return our method (or mixed row, or baseline, by kind) with the best NDCG@10; None where there is none."""
     values = {row["model"]: row[METRIC] for row in result["summary"]["rows"]}
     return max(result.get(kind, {}), key=lambda name: values[name], default=None)
+
+
+def helper_of(result: Result, mixed: str) -> str:
+    return result["mixed"][mixed]["helper"]
 
 
 def section(name: str, result: Result) -> str:
@@ -243,9 +258,10 @@ def searches(result: Result) -> str:
             options = ", ".join(f"{key} {trial['settings'][key]}" for key in facts["searched"])
             rows.append((name if place == 0 else "", options, f"{trial['NDCG@10']:.4f}", "complete"))
     for name, facts in result.get("mixed", {}).items():
-        judged = sorted(zip(facts["validation"], facts["weights"], strict=True), reverse=True)
-        for place, (value, weight) in enumerate(judged):
-            rows.append((name if place == 0 else "", f"helper_weight {weight}", f"{value:.4f}", "complete"))
+        judged = sorted(facts["tried"], key=lambda tried: -tried[2])
+        for place, (weight, scale, value) in enumerate(judged):
+            options = f"helper_weight {weight}" + ("" if scale == 1 else f", helper_scale {scale}")
+            rows.append((name if place == 0 else "", options, f"{value:.4f}", "complete"))
     losses = result["study"].get("search", {}).get("metric") == "eval_normal"
     head = f"validation {METRIC}" + (", of our methods the plain loss" if losses else "")
     return table(("", "options", head, ""), rows)

@@ -420,6 +420,11 @@ def test_evaluate_in_other_ways_leaves_the_rest_alone(runs, dataset, capsys, tmp
     main(["evaluate", str(run), str(dataset), "--helper", str(tmp_path / "oracle.csv"), "--helper-weight", "0.9"])
     assert json.loads((run / "helper-0.9-oracle" / "metrics.json").read_text())["HR@1"] == 1
     assert pl.read_parquet(run / "helper-0.9-oracle" / "ranks.parquet")["exact"].all()
+    pl.concat([rest, liked]).with_columns(pl.col("score") / 4).write_csv(tmp_path / "quarter.csv")
+    main(["evaluate", str(run), str(dataset), "--helper", str(tmp_path / "quarter.csv"), "--helper-scale", "4"])
+    main(["evaluate", str(run), str(dataset), "--helper", str(tmp_path / "oracle.csv")])
+    scaled, whole = (pl.read_parquet(run / f"helper-0.5{name}" / "ranks.parquet") for name in ("x4-quarter", "-oracle"))
+    assert scaled.equals(whole)
 
     main(["evaluate", str(run), str(dataset), "--split", "train"])  # many targets a user, told apart by history_length
     lists = pl.read_parquet(run / "train" / "ranks.parquet")
@@ -465,6 +470,8 @@ def test_bad_ways_to_evaluate(runs, dataset, capsys, tmp_path):
     assert "its lists have no scores" in line("--helper", str(tmp_path / "ranks.parquet"))
     pl.DataFrame({"user": ["u9"], "item": ["i0"], "score": [[1.0]]}).write_parquet(tmp_path / "nested.parquet")
     assert "row 1: score is" in line("--helper", str(tmp_path / "nested.parquet"))
+    assert "helper_scale 0.0: must be above 0" in line("--helper", str(tmp_path / "helper.csv"), "--helper-scale", "0")
+    assert "--helper-scale goes with --helper" in line("--helper-scale", "2")
     assert "helper_weight 2" in line("--helper", str(tmp_path / "helper.csv"), "--helper-weight", "2")
 
 

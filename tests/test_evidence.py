@@ -30,7 +30,7 @@ MAIN = {
         "cft": {"vary": ["learning_rate=1e-3..1e-2:log", "effect_weight=0.01..0.5:log"]},
     },
     "baselines": {"itemknn": {"set": {"weighting": "cosine"}, "trials": 2}},
-    "mixed": {"cft with itemknn": {"method": "cft", "helper": "itemknn", "weights": [0.25, 0.75]}},
+    "mixed": {"cft with itemknn": {"method": "cft", "helper": "itemknn", "weights": [0.25, 0.75], "scales": [9]}},
 }
 QUESTION = {
     "title": "A part",
@@ -116,10 +116,11 @@ def test_studies_from_their_files_to_the_page(place, capsys):
     assert (len(pl.read_parquet(folder / "work/small/trained-everybody/ranks.parquet")), *users) == (20, 16, 16)
 
     mixed = result["mixed"]["cft with itemknn"]
-    runs = [folder / "work" / "small" / f"cft-{seed}" / f"helper-{mixed['weight']:g}-itemknn" for seed in (1, 2)]
+    runs = [folder / "work" / "small" / f"cft-{seed}" / f"helper-{mixed['chosen'][0]:g}x9-itemknn" for seed in (1, 2)]
     tried = folder / "work" / "small" / "cft-1" / "validation"
-    values = [read_json(tried / f"helper-{weight:g}-itemknn" / "metrics.json")["NDCG@10"] for weight in (0.25, 0.75)]
-    assert mixed["validation"] == values and mixed["weight"] == (0.75, 0.25)[int(values[0] >= values[1])]
+    values = [read_json(tried / f"helper-{weight:g}x9-itemknn" / "metrics.json")["NDCG@10"] for weight in (0.25, 0.75)]
+    assert mixed["tried"] == [[0.25, 9, values[0]], [0.75, 9, values[1]]]
+    assert mixed["chosen"] == [(0.75, 0.25)[int(values[0] >= values[1])], 9]
     helped = np.mean([read_json(run / "metrics.json")["NDCG@10"] for run in runs])
     assert rows["cft with itemknn"]["NDCG@10"] == pytest.approx(helped)
 

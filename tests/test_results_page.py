@@ -128,7 +128,7 @@ def test_a_mixture_is_told_of_under_its_log_s_name_with_its_weights():
     mixture = RESULT | {
         "study": {"title": "Mixed", "question": "Is it better?", "base": "a", "seeds": [1]},
         "methods": {"plain": FACTS},
-        "mixed": {"both": {"weights": [0.5, 0.8], "weight": 0.8, "validation": [0.1, 0.2]}},
+        "mixed": {"both": {"helper": "sasrec", "chosen": [0.8, 20], "tried": [[0.5, 1, 0.1], [0.8, 20, 0.2]]}},
         "summary": RESULT["summary"]
         | {"rows": [row("sasrec", 0.09), row("plain", 0.07), row("both", 0.1)], "tests": tests},
     }
@@ -136,12 +136,14 @@ def test_a_mixture_is_told_of_under_its_log_s_name_with_its_weights():
     first = made.split("\n\n")[1].replace("\n", " ")
     assert "Our best method is not surely above or below the tuned SASRec in any study (1)." in first
     assert (
-        "With SASRec's scores mixed in, as D3 does, our best is surely above SASRec alone in 1 of 1 studies." in first
+        "With a helper's scores mixed in, as D3 does, our best is surely above the tuned SASRec in 1 of 1 studies. "
+        "It is surely above the helper alone in 1 of 1 studies." in first
     )
     assert (
         "A log, with a helper's scores mixed in: our best is both with NDCG@10 0.1000, +0.0300 against plain" in first
     )
-    assert "| both | helper_weight 0.8 | 0.2000 | complete |\n|  | helper_weight 0.5 | 0.1000 | complete |" in made
+    assert "| both | helper_weight 0.8, helper_scale 20 | 0.2000 | complete |\n" in made
+    assert "\n|  | helper_weight 0.5 | 0.1000 | complete |" in made
 
 
 def test_tables_hold_every_row_search_and_test():

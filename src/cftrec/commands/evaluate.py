@@ -24,6 +24,7 @@ _READ_BY = {
     "k": ("log p", "gamma", "beam", "helper", "ungrounded", "predictions"),
     "top": ("gamma",),
     "helper_weight": ("helper",),
+    "helper_scale": ("helper",),
     "beams": ("ungrounded",),
     "grounded": ("ungrounded",),
 }
@@ -72,6 +73,8 @@ class Evaluate:
     """another model's scores to mix in (D3): a table with columns user, item, score, or a baseline's ranks.parquet"""
     helper_weight: float = 0.5
     """w: lists are ordered by (1 - w) log p + w log softmax(helper's scores); D3's alpha is 1 - w"""
+    helper_scale: float = 1.0
+    """factor of the helper's scores: 1 for logits (SASRec), more for scores that lie close together (EASE, ItemKNN)"""
     ungrounded: bool = False
     """let the model write titles freely and take the nearest ones of the catalogue, as BIGRec evaluates"""
     beams: int = 4
@@ -126,7 +129,8 @@ class Evaluate:
             return ways.by_beam(recommender, self.beam)
         if self.helper is not None:
             positions = split_targets(dataset, self.split, self.sample, self.seed)
-            return ways.with_helper(recommender, self.helper, self.helper_weight, dataset, positions)
+            weight, scale = self.helper_weight, self.helper_scale
+            return ways.with_helper(recommender, self.helper, weight, scale, dataset, positions)
         return ways.ungrounded(recommender, self.beams, self.grounded) if self.ungrounded else None
 
     def _rank_catalogue(self, recommender: Any, dataset: Any, way: Any, out: Path) -> None:

@@ -1,5 +1,6 @@
 """Ways to rank for an evaluation other than exactly by log p: by effect, by beam, with a helper's scores, or freely."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,9 @@ def ungrounded(recommender: Recommender, beams: int, grounded: int | None) -> Wa
     return Way("ungrounded", facts, rank)
 
 
-def with_helper(recommender: Recommender, file: Path, weight: float, dataset: Dataset, positions: Ints) -> Way:
+def with_helper(
+    recommender: Recommender, file: Path, weight: float, scale: float, dataset: Dataset, positions: Ints
+) -> Way:
     """Mix a helper's scores in; see `decoding.helper`.
 
     Args:
@@ -81,14 +84,18 @@ def with_helper(recommender: Recommender, file: Path, weight: float, dataset: Da
             for all of the user's. An item that it does not name for a target has the least score it names for it; one
             that it names twice has its last. Items that the RUN does not know are counted and left out.
         weight: of the helper, from 0 to 1.
+        scale: factor of the scores, above 0 and finite, that gives their softmax its sharpness; 1 for logits.
         dataset: the log.
         positions: int64 [n], event positions of the targets, all of which the table must name items for.
 
     Raises:
-        InputError: the table cannot be read, or names no item that the RUN knows for a target.
+        InputError: a weight or scale out of range, or a table that cannot be read, or names no item that the RUN knows
+            for a target.
     """
     if not 0 <= weight <= 1:
         raise InputError(f"helper_weight {weight}: must be from 0 (the model alone) to 1 (the helper alone)")
+    if not 0 < scale < math.inf:
+        raise InputError(f"helper_scale {scale}: must be above 0; 1 takes the scores as they are")
     given = read_table(file)
     sheet = row_a_rank(given)
     if "items" in given.frame.columns and "score" not in sheet.frame.columns:
@@ -117,11 +124,12 @@ def with_helper(recommender: Recommender, file: Path, weight: float, dataset: Da
             helper[row] = given.min()
             helper[row, index] = given
         keep = cases.targets.tolist()
-        return recommender.search(cases.histories, k, keep=keep, helper=helper, helper_weight=weight)
+        return recommender.search(cases.histories, k, keep=keep, helper=scale * helper, helper_weight=weight)
 
-    facts = {"file": sheet.facts, "weight": weight, "unknown_items": named.height - known.height}
+    facts = {"file": sheet.facts, "weight": weight, "scale": scale, "unknown_items": named.height - known.height}
     name = _lists_name(file.resolve()) if file.name == "ranks.parquet" else file.stem
-    return Way(f"helper-{weight:g}-{name}", facts, rank)
+    scaled = "" if scale == 1 else f"x{scale:g}"
+    return Way(f"helper-{weight:g}{scaled}-{name}", facts, rank)
 
 
 def _lists_name(file: Path) -> str:
