@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from cftrec.batch import recommend_users
 from cftrec.errors import InputError
+from cftrec.text import Catalogue
 
 ITEMS = 6
 IDS, TITLES = [f"i{item}" for item in range(ITEMS)], ["A", "B", "C", "C", "i0", "F"]
@@ -30,28 +31,24 @@ class Ranker:
     """Recommends what follows the newest item; counts whom it was asked for."""
 
     def __init__(self, alive=lambda: None):
-        self.catalogue, self.run_name, self.folder = Items(), "fake", None
-        self.alive, self.asked = alive, []
+        tokens = [[item, 9] for item in range(ITEMS)]
+        self.catalogue, self.run_name, self.folder = Catalogue.build(IDS, TITLES, tokens), "fake", None
+        self.alive, self.asked, self.denied = alive, [], []
 
-    def search(self, histories, k, budget=1):
+    def search(self, histories, k, allow=None, deny=None, keep_history=False, budget=1):
         self.alive()
         self.asked += [tuple(history.tolist()) for history in histories]
+        self.denied += [items.tolist() for items in deny]
         newest = np.array([history[-1] if len(history) else 0 for history in histories], dtype=int)
         items = (newest[:, None] + 1 + np.arange(k)) % ITEMS
         items[newest == 3, -1] = -1  # a shorter list
         scores = np.where(items < 0, -np.inf, -np.arange(1.0, k + 1)[None] * budget)
-        return SimpleNamespace(items=items, scores=scores, exact=newest != 2)
+        bound = np.where(newest == 2, -7.0, -np.inf)
+        return SimpleNamespace(items=items, scores=scores, exact=newest != 2, bound=bound)
 
     def guided(self, histories, k, gamma, **options):
-        found = self.search(histories, k)
+        found = self.search(histories, k, **options)
         return SimpleNamespace(**vars(found), log_p=found.scores / 2, effect=found.scores * gamma)
-
-
-class Items:
-    item_ids, titles = IDS, TITLES
-
-    def __len__(self):
-        return ITEMS
 
 
 def table(folder: Path, histories: list[list[str]]) -> Path:
@@ -78,7 +75,9 @@ def expected(histories: list[list[str]], k: int) -> list[dict]:
                 "items": [IDS[item] for item in items],
                 "titles": [TITLES[item] for item in items],
                 "scores": [-1.0 - place for place in range(len(items))],
+                "untrained": [False] * len(items),
                 "exact": newest != 2,
+                "bound": -7.0 if newest == 2 else None,
                 "unknown": len(history) - len(known),
             }
         )
@@ -250,6 +249,7 @@ def test_another_job_is_not_taken_up(tmp_path):
         ("u.csv", "user,thing\n1,2\n", "its columns are user, thing; give user and history"),
         ("u.csv", "user,history\n1,2\n", "history must hold lists"),
         ("u.csv", "user,item\n1,i0\n,i1\n", "row 2: user is empty"),
+        ("u.jsonl", '{"user": "", "history": []}', "row 1: user is empty"),
         ("u.csv", "", "cannot be read"),
         ("u.jsonl", '{"user": 1', "cannot be read"),
         ("u.parquet", "no", "cannot be read"),
@@ -291,6 +291,121 @@ def test_the_job_names_the_run(tmp_path):
     with pytest.raises(InputError, match="with another run"):
         recommend_users(ranker, users, tmp_path / "out.parquet")
     assert len(job["run"]) == 64
+
+
+def test_a_refused_job_leaves_nothing_in_the_way(tmp_path):
+    users, out = table(tmp_path, [["A"]]), tmp_path / "out.parquet"
+    with pytest.raises(InputError, match="'nothing' is neither an item id nor a title"):
+        recommend_users(Ranker(), users, out, 2, allow=["nothing"])
+    assert [path.name for path in tmp_path.iterdir()] == ["users.parquet"]
+    assert recommend_users(Ranker(), users, out, 2, allow=["A"])["users"] == 1
+
+
+def test_a_title_means_every_item_that_has_it_and_an_id_one(tmp_path):
+    users = table(tmp_path, [["C"], ["i2"], ["A", "i3"], ["i0"]])
+    for name, options, expected in (
+        ("leave out", {"deny": ["F"]}, [[5, 2, 3], [5], [5], [5]]),
+        ("keep", {"keep_history": True}, [[]] * 4),
+    ):
+        ranker = Ranker()
+        recommend_users(ranker, users, tmp_path / f"{name}.parquet", 2, **options)
+        assert ranker.denied == expected
+
+
+def test_what_training_never_chose_is_marked(tmp_path):
+    ranker = Ranker()
+    new = pl.DataFrame({"item_id": ["i6"], "title": ["G"]})
+    ranker.catalogue = ranker.catalogue.extended(new, [[8, 9]])
+    recommend_users(ranker, table(tmp_path, [["F"]]), tmp_path / "out.parquet", 7)
+    found = pl.read_parquet(tmp_path / "out.parquet")
+    assert found["untrained"].to_list() == [[item == "i6" for item in found["items"][0]]]
+
+
+@pytest.mark.parametrize("shape", ["history", "item"])
+def test_ids_that_a_missing_value_made_floats(tmp_path, shape):
+    ranker = Ranker()
+    ranker.catalogue = Catalogue.build(
+        [f"{item}0" for item in range(1, 7)], TITLES, [[item, 9] for item in range(ITEMS)]
+    )
+    if shape == "history":
+        frame = pl.DataFrame({"user": [1.0, 2.0], "history": [[20.0, None], [10.0]]})
+    else:
+        frame = pl.DataFrame({"user": [1.0, 1.0, 2.0], "item": [20.0, None, 10.0]})
+    frame.write_parquet(tmp_path / "users.parquet")
+    counts = recommend_users(ranker, tmp_path / "users.parquet", tmp_path / "out.parquet", 1)
+    assert ranker.asked == [(1,), (0,)]
+    assert pl.read_parquet(tmp_path / "out.parquet")["user"].to_list() == ["1", "2"]
+    assert counts["unknown"] == (shape == "history")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_lines(tmp_path):
+    (tmp_path / "users.jsonl").write_text('{"user": 7, "history": ["F"]}\n', encoding="utf-8-sig")
+    recommend_users(Ranker(), tmp_path / "users.jsonl", tmp_path / "out.parquet", 1)
+    assert pl.read_parquet(tmp_path / "out.parquet")["items"].to_list() == [["i0"]]
+
+
+def interrupted(folder, users, out):
+    """Leave a job with all but its last part."""
+    left = [1]
+
+    def alive():
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+
+    with pytest.raises(Killed):
+        recommend_users(Ranker(alive), users, out, 2, part_users=1)
+    return folder / f".{out.name}.parts"
+
+
+def test_what_lies_there_and_is_no_part(tmp_path):
+    users, out = table(tmp_path, [["A"], ["B"]]), tmp_path / "out.parquet"
+
+    def refused(message):
+        with pytest.raises(InputError, match=message):
+            recommend_users(Ranker(), users, out, 2, part_users=1)
+
+    parts = interrupted(tmp_path, users, out)
+    (part,) = parts.glob("part-*")
+    whole = part.read_bytes()
+    part.write_bytes(whole[:-9])
+    refused("a part cannot be read .*; remove the folder to start anew")
+    part.write_bytes(whole)
+    pl.DataFrame({"user": ["mine"]}).write_parquet(out)  # the interrupted call had not come so far
+    refused("out.parquet: is there already")
+    out.unlink()
+    job = (parts / "job.json").read_text()
+    for broken in ("[]", "{"):
+        (parts / "job.json").write_text(broken)
+        refused("job")
+    (parts / "job.json").unlink()
+    refused("holds something else than the parts of a job")
+    assert part.exists()
+    (parts / "job.json").write_text(job)
+    assert recommend_users(Ranker(), users, out, 2, part_users=1) == {
+        "users": 2,
+        "unknown": 0,
+        "inexact": 0,
+        "resumed": 2,
+    }
+
+
+def test_a_full_disk_is_one_line_and_loses_no_part(tmp_path):
+    """The disk, here the largest file allowed, has room for each part and none for the whole."""
+    users, out = table(tmp_path, [[f"i{n % 5}"] * (n % 7) for n in range(60)]), tmp_path / "out.parquet"
+    recommend_users(Ranker(), users, tmp_path / "whole.parquet", 3, part_users=1)
+    parts = interrupted(tmp_path, users, tmp_path / "try.parquet")
+    most = (tmp_path / "whole.parquet").stat().st_size - 1
+    assert all(part.stat().st_size < most for part in parts.iterdir())
+    run = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({most}, {most}))\n" + SCRIPT.replace(
+        "recommend_users(R", "from cftrec import cli, commands\ncommands.Add.run = lambda self: recommend_users(R"
+    )
+    run += "cli.main(['add', 'x', '--items', 'y'])\n"
+    command = [sys.executable, "-c", run, str(Path(__file__).parent), str(users), str(out)]
+    found = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (found.returncode, found.stderr) == (2, "cftrec: writing failed: File too large\n")
+    assert not out.exists()
+    assert recommend_users(Ranker(), users, out, 3, part_users=1)["resumed"] == 60
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "parquet", "jsonl"])

@@ -314,11 +314,31 @@ def test_recommend_keeps_to_rules(runs, log, tmp_path, capsys):
     assert len(items("--beam", "2")) > 0
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--cap", "genre=2", "--cap", "genre=1"], "--cap: one of genre is given twice"),
+        (["--cap", "genre=two"], "--cap genre=two: 'two' is no whole number"),
+        (["--budget", "-5"], "budget must be at least 1, not -5"),
+        (["--budget-ms", "nan"], "budget_ms must be at least 0, not nan"),
+    ],
+)
+def test_rules_that_are_none(runs, capsys, options, message):
+    assert message in fails(capsys, "recommend", str(runs[0]), "--history", "Up", *options)
+
+
+def longer_than_before(run):
+    sizes = np.diff(Recommender.from_pretrained(run).catalogue.offsets)
+    return bool(sizes[10:].max() > sizes[:10].max())
+
+
 def test_items_are_added(runs, log, tmp_path, capsys):
     shutil.copytree(runs[0], tmp_path / "run")
     (tmp_path / "new.csv").write_text("item_id,title\nn0,Alien³\nn1,\u05e9\u05dc\u05d5\u05dd 🎬\n", encoding="utf-8")
     main(["add", str(tmp_path / "run"), "--items", str(tmp_path / "new.csv")])
-    assert "items added: 2; in the catalogue now: 12" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "items added: 2; in the catalogue now: 12" in shown
+    assert ("of a prompt, so many fewer are left for a history" in shown) == longer_than_before(tmp_path / "run")
     main(["recommend", str(tmp_path / "run"), "--history", "Up", "-k", "20"])
     lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     assert {line[3] for line in lines if line[-1] == "untrained"} >= {"n0", "n1"}

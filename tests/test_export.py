@@ -11,6 +11,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from cftrec import Recommender
+from cftrec.artefacts import read_json
 from cftrec.cli import main
 from cftrec.evaluation import evaluate
 from cftrec.export import export
@@ -110,6 +111,7 @@ def test_adapters_alone_need_the_base_model(run_of, base):
     assert folder == run / "export"
     files = {path.name for path in folder.iterdir()}
     assert files == {"README.md", "manifest.json", "adapter_config.json", "adapter_model.safetensors"}
+    assert read_json(folder / "adapter_config.json")["base_model_name_or_path"] == base.name  # not where it lay here
     assert run_card(folder, base)[0] == pytest.approx(expected_score(run)[0], abs=2e-4)
     assert "needs the base model" in (folder / "README.md").read_text()
     Recommender.from_pretrained(run)  # the RUN is still one

@@ -15,6 +15,7 @@ from cftrec.decoding import sequence_log_probs
 from cftrec.errors import InputError
 from cftrec.training import train
 from cftrec.training.add import add_items
+from cftrec.training.run import catalogue_of
 
 WINDOW = 4
 
@@ -171,7 +172,9 @@ def test_added_items_are_recommended_and_marked(run, tmp_path):
         == len(again.catalogue)
         == len(before.catalogue) + 4
     )
-    assert sorted(path.name for path in (tmp_path / "run").glob("*catalogue-*")) == ["catalogue-3"]
+    assert sorted(path.name for path in (tmp_path / "run").glob("*catalogue-*")) == ["catalogue-2", "catalogue-3"]
+    again.add_items(NEW.with_columns(item_id=pl.lit("o") + pl.col("item_id"), title=pl.col("title") + "?"))
+    assert sorted(path.name for path in (tmp_path / "run").glob("*catalogue-*")) == ["catalogue-3", "catalogue-4"]
     # Whoever has the earlier ones open goes on reading them.
     assert len(before.recommend([["Fargo"]], k=20)[0]) == 11
     assert (
@@ -198,17 +201,62 @@ def test_items_that_cannot_be_added_change_nothing(run, tmp_path, table, message
     assert len(list((tmp_path / "run").iterdir())) == len(list(run.iterdir()))
 
 
-def test_of_two_additions_at_once_one_is_refused(run, tmp_path):
+def test_of_two_additions_at_once_one_is_refused(run, recommender, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     manifest = read_manifest(tmp_path / "run", "run")
     add_items(tmp_path / "run", NEW)
     with (
-        pytest.raises(InputError, match="catalogue-2: is there already"),
-        replaced_part(tmp_path / "run", manifest, "catalogue") as folder,
+        pytest.raises(InputError, match="was changed meanwhile; run this command again"),
+        replaced_part(tmp_path / "run", manifest, "catalogue"),
     ):
-        (folder / "late").write_text("")
+        pass
     assert "Zorro" in Recommender.from_pretrained(tmp_path / "run").catalogue.titles
     assert not list((tmp_path / "run").glob(".*"))
+    more = NEW.with_columns(pl.col("item_id", "title") + "!")
+    with replaced_part(tmp_path / "run", read_manifest(tmp_path / "run", "run"), "catalogue") as folder:
+        with pytest.raises(InputError, match="another command is changing it"):
+            add_items(tmp_path / "run", more)
+        replace(recommender, folder=None).catalogue.save(folder)
+    assert len(add_items(tmp_path / "run", more)) == len(recommender.catalogue) + 2
+
+
+def test_what_a_killed_addition_left_is_in_nobody_s_way(run, tmp_path):
+    """Killed while it wrote, or between the new part's name and the manifest."""
+    shutil.copytree(run, tmp_path / "run")
+    for left in (".catalogue.abc.partial", "catalogue-2"):
+        (tmp_path / "run" / left).mkdir()
+        (tmp_path / "run" / left / "catalogue.arrow").write_text("half")
+    add_items(tmp_path / "run", NEW)
+    assert "Zorro" in Recommender.from_pretrained(tmp_path / "run").catalogue.titles
+    assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_who_has_read_the_manifest_finds_its_files(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    add_items(tmp_path / "run", NEW)
+    manifest = read_manifest(tmp_path / "run", "run")
+    add_items(tmp_path / "run", NEW.with_columns(pl.col("item_id", "title") + "!"))
+    assert len(catalogue_of(tmp_path / "run", manifest)) == len(Recommender.from_pretrained(run).catalogue) + 2
+
+
+def test_a_title_in_the_history_leaves_out_every_item_that_has_it(recommender):
+    shared = "Toy Story (1995)"
+    for keep, expected in ((False, []), (True, ["i2", "i3"])):
+        (answer,) = recommender.recommend([[shared]], k=20, keep_history=keep)
+        assert sorted(item.item_id for item in answer if item.title == shared) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"budget": 0}, "budget must be at least 1, not 0"),
+        ({"budget_ms": -1.0}, "budget_ms must be at least 0"),
+        ({"budget_ms": float("nan")}, "budget_ms must be at least 0, not nan"),
+    ],
+)
+def test_budgets_that_are_none(recommender, options, message):
+    with pytest.raises(InputError, match=message):
+        recommender.recommend([["Fargo"]], **options)
 
 
 def test_a_model_in_training_takes_no_items(recommender):

@@ -5,6 +5,7 @@ the end, so an interrupted command leaves nothing that looks finished. Formats a
 JSON and YAML; nothing is ever unpickled.
 """
 
+import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -90,8 +91,9 @@ def part_of(path: Path, manifest: Mapping[str, Any], part: str) -> Path:
 def replaced_part(path: Path, manifest: Mapping[str, Any], part: str) -> Iterator[Path]:
     """Write a part of a folder anew, whole or not at all: yields an empty staging folder that becomes the part.
 
-    The new part stands beside the old one, and the manifest, replaced in one step at the end, names it; whoever has
-    the old one open goes on reading that. Each replacement takes the next number, so of two at once one is refused.
+    The new part stands beside the old one, and the manifest, replaced in one step at the end, names it. The old one
+    stays until the next replacement, for whoever has read the manifest before this one. What a killed replacement has
+    left is removed.
 
     Args:
         path: the folder.
@@ -99,34 +101,51 @@ def replaced_part(path: Path, manifest: Mapping[str, Any], part: str) -> Iterato
         part: the part's name.
 
     Raises:
-        InputError: the part was replaced meanwhile, or the folder cannot be written.
+        InputError: the folder is being changed, or was meanwhile, or cannot be written.
     """
-    old = manifest.get("parts", {}).get(part)
-    name = f"{part}-{2 if old is None else int(old.rpartition('-')[2]) + 1}"
-    try:
-        staging = Path(tempfile.mkdtemp(prefix=f".{part}.", suffix=".partial", dir=path))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
-    try:
-        yield staging
-        _make_readable(staging)
-        files = {file: facts for file, facts in manifest["files"].items() if not file.startswith(f"{old}/")}
-        files |= {f"{name}/{file}": facts for file, facts in _checksums(staging).items()}
+    with _alone(path):
+        if read_json(path / MANIFEST) != manifest:
+            raise InputError(f"{path}: was changed meanwhile; run this command again")
+        old = manifest.get("parts", {}).get(part)
+        number = 2 if old is None else int(old.rpartition("-")[2]) + 1
+        name = f"{part}-{number}"
+        for left in [*path.glob(f".{part}.*.partial"), *path.glob(f"{part}-*")]:
+            if left.name not in (old, f"{part}-{number - 2}"):
+                shutil.rmtree(left, ignore_errors=True)
         try:
-            staging.rename(path / name)  # fails where there is a folder with something in it
+            staging = Path(tempfile.mkdtemp(prefix=f".{part}.", suffix=".partial", dir=path))
         except OSError as error:
-            raise InputError(
-                f"{path / name}: is there already: another command has changed {path} meanwhile, so run this one "
-                "again; or one was killed at its very end, then remove that folder first"
-            ) from error
-        staging = path / name
-        parts = manifest.get("parts", {}) | {part: name}
-        write_json(path / MANIFEST, {**manifest, "parts": parts, "files": files})
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
-    if old is not None:
-        shutil.rmtree(path / old, ignore_errors=True)
+            raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+        try:
+            yield staging
+            _make_readable(staging)
+            files = {file: facts for file, facts in manifest["files"].items() if not file.startswith(f"{old}/")}
+            files |= {f"{name}/{file}": facts for file, facts in _checksums(staging).items()}
+            staging = staging.rename(path / name)
+            parts = manifest.get("parts", {}) | {part: name}
+            write_json(path / MANIFEST, {**manifest, "parts": parts, "files": files})
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+        shutil.rmtree(path / f"{part}-{number - 2}", ignore_errors=True)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold a folder for one command that changes it; a kill lets it go."""
+    try:
+        folder = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(folder)
+        raise InputError(f"{path}: another command is changing it; run this one again when that is done") from error
+    try:
+        yield
+    finally:
+        os.close(folder)
 
 
 def _checksums(folder: Path) -> dict[str, dict[str, Any]]:

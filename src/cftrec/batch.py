@@ -5,11 +5,13 @@ The same command after an interruption goes on with the first part that is missi
 only a table with an event a row is gathered in memory once, to make histories of it.
 """
 
+import codecs
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import polars as pl
@@ -26,13 +28,15 @@ if TYPE_CHECKING:
 
 PART_USERS = 128
 """Users of a part: what an interruption loses at most."""
-_JOB, _HISTORIES = "job.json", "histories.parquet"
+_JOB, _HISTORIES, _OUTPUT = "job.json", "histories.parquet", "output.json"
 _SCHEMA: dict[str, Any] = {
     "user": pl.String,
     "items": pl.List(pl.String),
     "titles": pl.List(pl.String),
     "scores": pl.List(pl.Float64),
+    "untrained": pl.List(pl.Boolean),
     "exact": pl.Boolean,
+    "bound": pl.Float64,
     "unknown": pl.Int64,
 }
 
@@ -55,7 +59,9 @@ def recommend_users(
             with columns `user` and `history` (a list of item ids or titles, oldest first, a user a row) or `user` and
             `item` (an event a row, each user's oldest first). An entry that is both an id and a title is taken as id.
         out: the file, a row a user in the input's order: `user`, `items` (ids, best first), `titles`, `scores` (log p),
-            `exact`, and `unknown`, how many entries of the history the RUN does not know and leaves out.
+            `untrained` (of each item, see `Recommendation`), `exact`, `bound` (where it is not exact, the most log p
+            that an item which is not in the list could have; else null), and `unknown`, how many entries of the history
+            the RUN does not know and leaves out.
         k: items a user, at least 1.
         progress: called with (users done, users in all).
         part_users: users of a part.
@@ -68,7 +74,8 @@ def recommend_users(
         `resumed`, the users whose answers an interrupted call had left.
 
     Raises:
-        InputError: `users` cannot be read, `out` is there already, or an interrupted job with other arguments is.
+        InputError: `users` cannot be read, an option cannot be used, `out` is there already, or an interrupted job with
+            other arguments or broken parts is.
     """
     if k < 1:
         raise InputError(f"-k {k}: must be at least 1")
@@ -80,7 +87,12 @@ def recommend_users(
         raise InputError(f"{users}: no such table, and no DATASET folder; name what holds the users")
     run = recommender.run_name if recommender.folder is None else sha256(recommender.folder / MANIFEST)
     _claim(folder, out, {"users": sha256(mark), "run": run, "k": k, "part_users": part_users, "options": options})
-    resumed = 0 if out.exists() else _answer_all(recommender, users, folder, out, k, part_users, progress, options)
+    try:
+        resumed = 0 if out.exists() else _answer_all(recommender, users, folder, out, k, part_users, progress, options)
+    except InputError:
+        if not any(folder.glob("part-*")):  # nothing is lost, and another call is free to say it otherwise
+            shutil.rmtree(folder)
+        raise
     inexact = (~pl.col("exact")).sum().alias("inexact")
     counts = (
         pl.scan_parquet(out, glob=False).select(pl.len().alias("users"), pl.col("unknown").sum(), inexact).collect()
@@ -114,22 +126,37 @@ def _answer_all(
             _write(parts[-1], _answers(recommender, rows, known, k, options).write_parquet)
         if progress is not None:
             progress(end, total)
-    _write(out, pl.scan_parquet(parts, glob=False).sink_parquet)
+    staging = folder / out.name
+    try:
+        pl.scan_parquet(parts, glob=False).sink_parquet(staging)
+    except pl.exceptions.PolarsError as error:
+        if "os error" in str(error):  # such as a full disk
+            raise
+        raise InputError(
+            f"{folder}: a part cannot be read ({_short(error)}); remove the folder to start anew"
+        ) from error
+    write_json(folder / _OUTPUT, {"sha256": sha256(staging)})
+    staging.replace(out)
     return resumed
 
 
 def _claim(folder: Path, out: Path, job: dict[str, Any]) -> None:
     """Make the folder of parts, or take up one that the same job has left, even if only its removal was missing."""
-    mark = folder / _JOB
+    mark, made = folder / _JOB, folder / _OUTPUT
     found, wanted = read_json(mark) if mark.is_file() else None, json.loads(json.dumps(job))
-    if out.exists() and found != wanted:
-        raise InputError(f"{out}: is there already; name another file or remove it first")
+    if os.path.lexists(out):
+        ours = found == wanted and made.is_file() and out.is_file() and read_json(made) == {"sha256": sha256(out)}
+        if not ours:
+            raise InputError(f"{out}: is there already; name another file or remove it first")
     if found is None:
+        if folder.is_dir() and any(not file.name.startswith(".") for file in folder.iterdir()):
+            raise InputError(f"{folder}: holds something else than the parts of a job; move it away first")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         write_json(mark, job)
     elif found != wanted:
-        differs = ", ".join(sorted(name for name in wanted if found.get(name) != wanted[name]))
+        known = found if isinstance(found, dict) else {}
+        differs = ", ".join(sorted(name for name in wanted if known.get(name) != wanted[name]))
         raise InputError(
             f"{folder}: holds an interrupted job with another {differs}; give the same to go on with it, or remove "
             "the folder to start anew"
@@ -149,12 +176,15 @@ def _histories(users: Path, folder: Path) -> pl.LazyFrame:
     if not made.exists():
         try:
             _write(made, (_of_dataset(users) if users.is_dir() else _of_table(users)).sink_parquet)
-        except (pl.exceptions.PolarsError, InputError) as error:
-            shutil.rmtree(folder)
-            if isinstance(error, InputError):
+        except pl.exceptions.PolarsError as error:
+            if "os error" in str(error):  # such as a full disk
                 raise
-            raise InputError(f"{users}: cannot be read ({' '.join(str(error).split())[:160]})") from error
+            raise InputError(f"{users}: cannot be read ({_short(error)})") from error
     return pl.scan_parquet(made, glob=False)
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]
 
 
 def _of_dataset(folder: Path) -> pl.LazyFrame:
@@ -174,21 +204,36 @@ def _of_table(file: Path) -> pl.LazyFrame:
         raise InputError(
             f"{file}: its columns are {listed(columns.names())}; give user and history (a list), or user and item"
         )
-    empty = table.select(pl.col("user").is_null().arg_max(), pl.col("user").is_null().any().alias("any")).collect()
-    if empty["any"][0]:
-        raise InputError(f"{file}, row {empty['user'][0] + 1}: user is empty; fill it in or remove the row")
-    if "history" not in columns:
-        return _gathered(table)
-    if not isinstance(columns["history"], pl.List):
+    if "history" in columns and not isinstance(columns["history"], pl.List):
         raise InputError(f"{file}: history must hold lists; a text table has an event a row, columns user and item")
-    history = pl.col("history").cast(pl.List(pl.String)).fill_null([])
-    return table.select(pl.col("user").cast(pl.String), history)
+    table = table.select(_ids(table, name) for name in ("user", "history" if "history" in columns else "item"))
+    missing = pl.col("user").fill_null("") == ""
+    empty = table.select(missing.arg_max().alias("row"), missing.any().alias("any")).collect()
+    if empty["any"][0]:
+        raise InputError(f"{file}, row {empty['row'][0] + 1}: user is empty; fill it in or remove the row")
+    return table.with_columns(pl.col("history").fill_null([])) if "history" in columns else _gathered(table)
+
+
+def _ids(table: pl.LazyFrame, column: str) -> pl.Expr:
+    """Return a column of ids or of lists of them as text; whole floats, which had a missing value, without ".0"."""
+    kind = table.collect_schema()[column]
+    listed = isinstance(kind, pl.List)
+    whole: pl.DataType | None = None
+    if (kind.inner if isinstance(kind, pl.List) else kind).is_float():
+        values = pl.col(column).explode() if listed else pl.col(column)
+        parts = values.fill_nan(None).drop_nulls()
+        fits = ((parts == parts.floor()) & (parts.abs() < 2.0**63)).all()
+        whole = pl.Int64() if table.select(fits).collect().item() else None
+    ids = pl.col(column)
+    for wanted in (whole, pl.String()):
+        if wanted is not None:
+            ids = ids.cast(pl.List(wanted) if listed else wanted, strict=False)
+    return ids
 
 
 def _gathered(events: pl.LazyFrame) -> pl.LazyFrame:
     """Gather an event a row into a user a row, users in the order of their first events."""
-    rows = events.select(pl.col("user", "item").cast(pl.String))
-    return rows.group_by("user", maintain_order=True).agg(pl.col("item").drop_nulls().alias("history"))
+    return events.group_by("user", maintain_order=True).agg(pl.col("item").drop_nulls().alias("history"))
 
 
 # A file's name is no pattern, whatever characters it has.
@@ -196,9 +241,17 @@ _SCANS: dict[str, Callable[[Path], pl.LazyFrame]] = {
     ".parquet": lambda file: pl.scan_parquet(file, glob=False),
     ".csv": lambda file: pl.scan_csv(file, infer_schema=False, glob=False),
     ".tsv": lambda file: pl.scan_csv(file, infer_schema=False, separator="\t", glob=False),
-    ".jsonl": lambda file: pl.scan_ndjson(file.open("rb"), infer_schema_length=None),
-    ".ndjson": lambda file: pl.scan_ndjson(file.open("rb"), infer_schema_length=None),
+    ".jsonl": lambda file: pl.scan_ndjson(_after_mark(file), infer_schema_length=None),
+    ".ndjson": lambda file: pl.scan_ndjson(_after_mark(file), infer_schema_length=None),
 }
+
+
+def _after_mark(file: Path) -> BinaryIO:
+    """Open a file behind the byte order mark that some editors write."""
+    lines = file.open("rb")
+    if lines.read(3) != codecs.BOM_UTF8:
+        lines.seek(0)
+    return lines
 
 
 def _index(recommender: "Recommender") -> dict[str, int]:
@@ -212,26 +265,36 @@ def _answers(
     recommender: "Recommender", rows: pl.DataFrame, known: dict[str, int], k: int, options: dict[str, Any]
 ) -> pl.DataFrame:
     """Search for some users, and return their rows of the output."""
+    catalogue, ids = recommender.catalogue, recommender.catalogue.item_ids
     entries = [[known.get(entry, -1) for entry in history] for history in rows["history"]]
     histories = [np.array([item for item in items if item >= 0], dtype=np.int64) for items in entries]
-    k = min(k, len(recommender.catalogue))
-    named = {name: options[name] for name in ("allow", "deny") if options.get(name) is not None}
-    rules = {name: [recommender.catalogue.named(items)] * len(histories) for name, items in named.items()}
-    options = {name: value for name, value in options.items() if name not in ("allow", "deny")} | rules
+    k = min(k, len(catalogue))
+    allowed, denied = options.get("allow"), catalogue.named(options.get("deny") or ())
+    twins = [
+        catalogue.namesakes(
+            entry for entry, item in zip(history, items, strict=True) if item >= 0 and ids[item] != entry
+        )
+        for history, items in zip(rows["history"], entries, strict=True)
+    ]  # of what is named by title
+    rules = {
+        "allow": None if allowed is None else [catalogue.named(allowed)] * len(histories),
+        "deny": [denied if options.get("keep_history") else np.concatenate((denied, items)) for items in twins],
+    }
     found: SearchResult | GuidedResult
     if "gamma" in options:
-        found = recommender.guided(histories, k, **options)
+        found = recommender.guided(histories, k, **options | rules)
         floats = {"scores": found.scores, "log_p": found.log_p, "effect": found.effect}
     else:
-        found = recommender.search(histories, k, **options)
+        found = recommender.search(histories, k, **options | rules)
         floats = {"scores": found.scores}
     there = [row[row >= 0] for row in found.items]
-    ids, titles = recommender.catalogue.item_ids, recommender.catalogue.titles
     columns: dict[str, Any] = {
         "user": rows["user"],
         "items": [[ids[item] for item in items] for items in there],
-        "titles": [[titles[item] for item in items] for items in there],
+        "titles": [[catalogue.titles[item] for item in items] for items in there],
+        "untrained": [catalogue.untrained[items].tolist() for items in there],
         "exact": found.exact,
+        "bound": [None if exact else bound for exact, bound in zip(found.exact, found.bound, strict=True)],
         "unknown": [items.count(-1) for items in entries],
     }
     for name, values in floats.items():

@@ -53,14 +53,27 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:  # whoever read the output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except OSError as error:
-        if error.filename is None and error.errno not in _FULL:
+    except Exception as error:
+        reason = _system_reason(error)
+        if reason is None:
             raise
-        sys.exit(_fail(f"{error.filename or 'writing failed'}: {error.strerror}", 2))
+        sys.exit(_fail(reason, 2))
     except KeyboardInterrupt:
         sys.exit(
             _fail("interrupted; nothing half written stays, and the same command goes on from what is finished", 130)
         )
+
+
+def _system_reason(error: Exception) -> str | None:
+    """Return what the system refused, in a line; None where a bug must show itself.
+
+    Polars and shutil tell of the system's errors in words alone.
+    """
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    told = re.search(r"(?:os error |Errno )(\d+)", str(error))
+    number = int(told[1]) if told else getattr(error, "errno", None)
+    return f"writing failed: {os.strerror(number)}" if number in _FULL else None
 
 
 def _fail(message: str, code: int) -> int:

@@ -11,11 +11,12 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
-from cftrec.artefacts import MANIFEST, new_folder, read_json, read_manifest, sha256
+from cftrec.artefacts import MANIFEST, new_folder, read_json, read_manifest, sha256, write_json
 from cftrec.text import Prompt
 from cftrec.training.run import ADAPTER, MODEL, PROMPT, catalogue_of, quiet_transformers
 
 CARD, EXPORT = "README.md", "export"
+_ADAPTER_CONFIG = "adapter_config.json"
 _SHOWN_ITEMS = 3  # in the card's example, the one to predict included
 _BASES = {
     "nano": "none, trained from scratch",
@@ -82,6 +83,9 @@ def export(run: Path, out: Path | None = None, merge: bool = False) -> Path:
         if content == MODEL:  # whatever the base model's says about sampling and lengths would cut titles short
             ends = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
             GenerationConfig(**ends).save_pretrained(folder)
+        else:
+            adapter = read_json(folder / _ADAPTER_CONFIG)
+            write_json(folder / _ADAPTER_CONFIG, _public(adapter))
         (folder / CARD).write_text(_card(run, manifest, content == ADAPTER, tokenizer), encoding="utf-8")
     return out
 

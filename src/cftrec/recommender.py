@@ -165,6 +165,7 @@ class Recommender:
 
         Args:
             histories: for each user the titles, oldest first; none at all asks for what the model expects of anyone.
+                Of several items with one title the model is shown the first, and all are left out.
             k: items wanted; fewer come back only where no more may be recommended, or the search ended early.
             keep_history: also recommend what is in the history.
             allow: ids or titles of the only items to recommend; None: all. A title means every item that has it.
@@ -181,14 +182,18 @@ class Recommender:
 
         Raises:
             InputError: a title is not in the catalogue (the message offers the nearest three), no such column, k, beam,
-                top or a cap below 1, a gamma below 0, or a prior that the RUN does not have.
+                budget, top or a cap below 1, a budget_ms or a gamma below 0, or a prior that the RUN does not have.
         """
         indices = [self.catalogue.index_of(titles) for titles in histories]
+        denied = self.catalogue.named(deny)
         k = min(k, len(self.catalogue))
         options: dict[str, Any] = {
             "keep_history": keep_history,
             "allow": None if allow is None else [self.catalogue.named(allow)] * len(indices),
-            "deny": [self.catalogue.named(deny)] * len(indices),
+            "deny": [
+                np.concatenate((denied, self.catalogue.namesakes([] if keep_history else titles)))
+                for titles in histories
+            ],
             "cap": cap,
             "budget": budget,
             "budget_ms": budget_ms,
@@ -272,12 +277,15 @@ class Recommender:
             beam: beginnings kept a level; None: the exact search.
 
         Raises:
-            InputError: k, beam or a cap below 1, no such column, or a helper or a weight that cannot be used.
+            InputError: k, beam, budget or a cap below 1, a budget_ms below 0, no such column, or a helper or a weight
+                that cannot be used.
         """
-        counted = {"k": k, "beam": 1 if beam is None else beam}
+        counted = {"k": k, "beam": 1 if beam is None else beam, "budget": budget}
         for name, value in (counted | {f"cap {column}": most for column, most in (cap or {}).items()}).items():
             if value < 1:
                 raise InputError(f"{name} must be at least 1, not {value}")
+        if budget_ms is not None and not budget_ms >= 0:
+            raise InputError(f"budget_ms must be at least 0, not {budget_ms}")
         caps = [Cap(self.catalogue.groups(column), most) for column, most in (cap or {}).items()]
         if helper is not None and len(helper) != len(histories):
             raise InputError(f"helper: scores of {len(helper)} users for {len(histories)} histories")

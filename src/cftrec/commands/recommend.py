@@ -83,7 +83,12 @@ class Recommend:
 
     def _rules(self) -> dict[str, Any]:
         """Return what the search is told beside the histories."""
-        cap = dict(_cap(text) for group in self.cap for text in group)
+        caps = [_cap(text) for group in self.cap for text in group]
+        cap = dict(caps)
+        if len(cap) < len(caps):
+            raise InputError(
+                f"--cap: one of {', '.join(cap)} is given twice; say once how many items may have one value"
+            )
         allow, deny = (None if file is None else _lines(file) for file in (self.allow, self.deny))
         return {
             "keep_history": self.keep_history,
@@ -196,15 +201,25 @@ class Add:
 
     def run(self) -> None:
         """Add the items, or none, and say what is in the catalogue now."""
+        import numpy as np
+
+        from cftrec.artefacts import read_json
         from cftrec.data.sources.sheet import read_table
         from cftrec.training.add import add_items
-        from cftrec.training.run import quiet_transformers
+        from cftrec.training.run import PROMPT, quiet_transformers
 
         quiet_transformers()
         items = read_table(self.items).frame
         catalogue = add_items(self.run_folder, items)
         older = int((catalogue.untrained & catalogue.trained).sum())
         print(f"items added: {items.height:,}; in the catalogue now: {len(catalogue):,}")
+        bound = read_json(self.run_folder / PROMPT)["max_tokens"]
+        longer = int(catalogue.longest - np.diff(catalogue.offsets)[: -items.height].max())
+        if longer and bound is not None:
+            print(
+                f"the longest title has {catalogue.longest} tokens now, {longer} more than before: of the {bound} of a "
+                "prompt, so many fewer are left for a history"
+            )
         if older:
             print(f"older items that a new choice, which did not exist in training, now tells from new ones: {older:,}")
         print(self.run_folder)
