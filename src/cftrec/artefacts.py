@@ -6,6 +6,7 @@ JSON and YAML; nothing is ever unpickled.
 """
 
 import fcntl
+import glob
 import hashlib
 import importlib.metadata
 import json
@@ -51,6 +52,12 @@ def refuse_if_taken(path: Path) -> None:
         raise InputError(f"{path}: the output folder is not empty; name another one or remove it first")
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise InputError(f"{path}: cannot be created (no folder {parent} to write to); choose one you may write")
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what a killed command has left of a folder; whoever calls knows that no other is at it."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.????????.partial"):  # as mkdtemp names them
+        shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager
@@ -103,7 +110,7 @@ def replaced_part(path: Path, manifest: Mapping[str, Any], part: str) -> Iterato
     Raises:
         InputError: the folder is being changed, or was meanwhile, or cannot be written.
     """
-    with _alone(path):
+    with held(path):
         if read_json(path / MANIFEST) != manifest:
             raise InputError(f"{path}: was changed meanwhile; run this command again")
         old = manifest.get("parts", {}).get(part)
@@ -131,8 +138,12 @@ def replaced_part(path: Path, manifest: Mapping[str, Any], part: str) -> Iterato
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Hold a folder for one command that changes it; a kill lets it go."""
+def held(path: Path) -> Iterator[None]:
+    """Hold a folder for one command that changes it; a kill lets it go.
+
+    Raises:
+        InputError: another command holds it, or it cannot be read.
+    """
     try:
         folder = os.open(path, os.O_RDONLY)
     except OSError as error:

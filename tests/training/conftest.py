@@ -34,3 +34,17 @@ def assembled(dataset, small_config) -> Callable[..., tuple[Any, Any]]:
         return known[key]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def model_folder(dataset, small_config, tiny_model, tmp_path_factory):
+    """Save a model of a kind with a tokenizer that knows the catalogue."""
+
+    def make(kind, **shape):
+        _, tokenizer, _, _ = assemble(dataset, small_config())
+        folder = tmp_path_factory.mktemp(kind)
+        tiny_model(kind, len(tokenizer), **shape).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return folder
+
+    return make

@@ -82,7 +82,7 @@ def test_values_become_what_their_option_is(name, given, value):
     [("eval_loss", False), ("normal", False), ("eval_effect", False), ("prior", False), ("eval_ndcg@10", True)],
 )
 def test_whether_high_is_better_follows_from_the_metric(metric, high):
-    options = CPU | {"metric_for_best_model": metric}
+    options = CPU | {"metric_for_best_model": metric, "prior_weight": 0.1}
     assert load_config(overrides=options).greater_is_better is high
     assert load_config(overrides=options | {"greater_is_better": high}).greater_is_better is high
     assert "the worst model" in refused(**options, greater_is_better=not high)
@@ -105,6 +105,17 @@ def test_overrides_go_before_the_file(tmp_path):
     file = write(tmp_path, "beta: 0.5\nwindow: 7\nhistory_stride: 3\nuse_cpu: true\n")
     config = load_config(file, {"beta": "0.75", "window": None})
     assert (config.beta, config.window, config.history_stride) == (0.75, 20, 3)
+
+
+def test_null_is_none_where_that_is_a_value(tmp_path):
+    config = load_config(write(tmp_path, "save_total_limit: null\nuse_cpu: true\n"))
+    assert config.save_total_limit is None
+    assert_round_trip(config, tmp_path)
+
+
+def test_a_message_is_whole():
+    options = {"eval_strategy": "epoch", "load_best_model_at_end": True, "patience": 1}
+    assert "Save strategy: SaveStrategy.STEPS" in refused(**options)
 
 
 def test_a_preset_stands_behind_the_file_and_the_overrides(tmp_path):
@@ -196,6 +207,21 @@ def test_an_unknown_option_is_refused_with_what_is_near(options, parts):
         ("report_to", ["paper"]),
         ("label_smoothing_factor", 0.1),
         ("auto_find_batch_size", True),
+        ("save_only_model", True),
+        ("ignore_data_skip", True),
+        ("eval_on_start", True),
+        ("debug", "underflow_overflow"),
+        ("hub_token", "secret"),
+        ("include_for_metrics", "loss"),
+        ("fp16", True),  # without a GPU
+        ("save_steps", 0),
+        ("eval_steps", -2),
+        ("logging_steps", -3),
+        ("weight_decay", "nan"),
+        ("dataloader_persistent_workers", True),  # of none
+        ("activation_checkpointing_kwargs", '{"use_reentrant": true}'),
+        ("accelerator_config", '{"dispatch_batches": true}'),
+        ("metric_for_best_model", "eval_prior"),  # which training leaves out
     ],
 )
 def test_a_value_that_makes_no_run_is_refused_by_name(name, value):
@@ -284,8 +310,9 @@ def test_options_survive_yaml(tmp_path):
         "optim": "sgd",
         "weight_decay": 0.1,
     }
-    config = load_config(overrides=CPU | changed | {"report_to": "none"})
+    config = load_config(overrides=CPU | changed | {"report_to": "none", "data_seed": 0})
     assert_round_trip(config, tmp_path)
+    assert config.to_options()["data_seed"] == 0
     assert_round_trip(load_config(overrides=CPU), tmp_path)
     text = yaml.safe_dump(config.to_options())
     assert "output" not in text

@@ -1,15 +1,17 @@
 """An interrupted training goes on to the same weights, whenever it stopped."""
 
 import importlib.util
+import shutil
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 from small_options import ADAPTIVE, let_temperatures_move
 from stopping import StopAtStep
 
-from cftrec.artefacts import read_manifest
+from cftrec.artefacts import held, read_json, read_manifest
 from cftrec.errors import InputError
-from cftrec.training import machine, train
+from cftrec.training import callbacks, machine, train
 from cftrec.training.callbacks import last_complete_checkpoint
 
 
@@ -70,6 +72,79 @@ def test_a_checkpoint_cut_while_written_is_passed_over(run, tmp_path):
     (newest / "optimizer.pt").write_bytes(b"half")
     got = weights(run("cut"))
     assert all((got[name] == expected[name]).all() for name in expected)
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+@pytest.mark.parametrize("best", [False, True])
+def test_a_kill_while_old_checkpoints_are_removed_leaves_a_whole_one(run, tmp_path, monkeypatch, limit, best):
+    options = {"save_total_limit": limit}
+    if best:  # the first evaluation stays the best, so that its checkpoint stays
+        options |= {"eval_strategy": "steps", "eval_steps": 3, "load_best_model_at_end": True, "learning_rate": 0.5}
+        options |= {"metric_for_best_model": "eval_normal", "lr_scheduler_type": "constant"}
+    expected = weights(run("whole", **options))
+    remove = shutil.rmtree
+
+    def killed(folder, **more):
+        if not Path(folder).name.startswith("checkpoint-"):
+            return remove(folder, **more)
+        for file in sorted(Path(folder).iterdir())[::2]:
+            file.unlink()
+        raise InterruptedError
+
+    with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+        patch.setattr(callbacks.shutil, "rmtree", killed)
+        run("cut", **options)
+    assert last_complete_checkpoint(tmp_path / ".cut.checkpoints").name == f"checkpoint-{3 * (limit + 1)}"
+    made = run("cut", **options)
+    assert same(weights(made), expected)
+    assert read_manifest(made, "run")["resumed_from_step"] == 3 * (limit + 1)
+
+
+def test_the_log_goes_on_with_means_of_its_own_steps(run):
+    options = {"logging_steps": 1, "effect_weight": 0.0, "num_train_epochs": 1}
+    with pytest.raises(InterruptedError):
+        run("cut", 5, **options)
+    for name in ("cut", "whole"):
+        lines = [line for line in read_json(run(name, **options) / "log.json")["log"] if "normal" in line]
+        assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
+        for line in lines:
+            assert line["normal"] == pytest.approx(line["loss"], rel=1e-4)
+
+
+def test_other_files_do_not_go_on(run, tmp_path, model_folder):
+    prompt, model = tmp_path / "prompt.txt", model_folder("llama")
+    prompt.write_text("{history}")
+    options = {"prompt": str(prompt), "model": str(model), "learning_rate": 0.01}
+    with pytest.raises(InterruptedError):
+        run("cut", 5, **options)
+    prompt.write_text("Seen: {history}")
+    with pytest.raises(InputError, match=r"with other content of .*prompt\.txt"):
+        run("cut", **options)
+    prompt.write_text("{history}")
+    config = model / "config.json"
+    config.write_text(config.read_text() + " ")
+    with pytest.raises(InputError, match=r"with other content of .*config\.json"):
+        run("cut", **options)
+
+
+def test_a_seed_of_0_is_a_seed(run):
+    with pytest.raises(InterruptedError):
+        run("cut", 5)
+    with pytest.raises(InputError, match="other data_seed"):
+        run("cut", data_seed=0)
+
+
+def test_one_call_at_a_time_trains_a_run(run, tmp_path):
+    with pytest.raises(InterruptedError):
+        run("cut", 5)
+    with held(tmp_path / ".cut.checkpoints"), pytest.raises(InputError, match="another command is changing it"):
+        run("cut")
+    left, others = tmp_path / ".cut.a_1b2c3d.partial", tmp_path / ".cut.x.a_1b2c3d.partial"
+    left.mkdir()
+    others.mkdir()
+    assert read_manifest(run("cut"), "run")["resumed_from_step"] == 3
+    assert not left.exists()
+    assert others.exists()
 
 
 def test_what_was_measured_is_not_measured_again(run, tmp_path, monkeypatch):

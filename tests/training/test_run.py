@@ -17,6 +17,7 @@ from cftrec.recommender import Recommender
 from cftrec.text import Catalogue, Prompt
 from cftrec.training import CFTTrainer, load_config, train
 from cftrec.training.run import assemble
+from cftrec.training.trainer import Diverged
 from small_shapes import HYBRIDS
 
 
@@ -25,20 +26,6 @@ def log(dataset, tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "dataset"
     dataset.save(folder)
     return folder
-
-
-@pytest.fixture(scope="module")
-def model_folder(dataset, small_config, tiny_model, tmp_path_factory):
-    """Save a model of a kind with a tokenizer that knows the catalogue."""
-
-    def make(kind, **shape):
-        _, tokenizer, _, _ = assemble(dataset, small_config())
-        folder = tmp_path_factory.mktemp(kind)
-        tiny_model(kind, len(tokenizer), **shape).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        return folder
-
-    return make
 
 
 def test_a_run_holds_all_that_recommending_needs(log, dataset, small_config, tmp_path):
@@ -92,6 +79,45 @@ def test_what_fails_leaves_nothing(log, small_config, model_folder, tmp_path):
             train(log, tmp_path / "run", small_config(max_steps=1, **options))
         assert "\n" not in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["nothing"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"learning_rate": 1e30}, r"training diverged by step [2468]: the loss is (nan|inf) \(normal"),
+        ({"effect_weight": 1e38, "logging_steps": 1}, r"by step 1: the loss is inf \(normal [0-9.]+, effect [0-9.]+\)"),
+        ({"learning_rate": 1e38, "max_steps": 1}, "diverged: its last step left no numbers in "),
+    ],
+)
+def test_a_training_that_diverges_makes_no_run(log, small_config, tmp_path, options, message):
+    small = {"max_steps": 9, "logging_steps": 2, "save_strategy": "steps", "save_steps": 1} | options
+    with pytest.raises(Diverged, match=message):
+        train(log, tmp_path / "run", small_config(**small))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        ({"adam_beta1": 2}, "beta"),
+        ({"adam_epsilon": -1}, "epsilon"),
+        ({"lr_scheduler_type": "cosine_with_min_lr"}, "min_lr"),
+        ({"lr_scheduler_type": "warmup_stable_decay"}, "num_decay_steps"),
+        ({"lr_scheduler_kwargs": {"foo": 1}}, "foo"),
+        ({"dataloader_drop_last": True, "per_device_train_batch_size": 999}, "dataloader_drop_last"),
+        (
+            {"eval_strategy": "steps", "eval_steps": 200, "load_best_model_at_end": True, "save_strategy": "steps"},
+            "no vali",
+        ),
+    ],
+)
+def test_options_that_no_step_could_take_are_refused_before_one(dataset, small_config, tmp_path, options, part):
+    silent = dataclasses.replace(dataset, split=np.where(dataset.split == 1, 2, dataset.split))
+    silent.save(tmp_path / "data")
+    with pytest.raises(InputError, match=part) as error:
+        train(tmp_path / "data", tmp_path / "run", small_config(max_steps=1, **options))
+    assert "\n" not in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 SHAPES = {

@@ -1,5 +1,6 @@
 """What happens between steps: the temperature, the log, the best model, whole checkpoints."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,17 +81,32 @@ class KeepBest(TrainerCallback):
             control.should_training_stop = True
 
 
-class MarkComplete(TrainerCallback):
-    """Marks a checkpoint once it is whole: a process killed while it writes one leaves it without the mark."""
+class KeepCheckpoints(TrainerCallback):
+    """Marks a checkpoint once it is whole, and only then removes what `save_total_limit` leaves no room for.
+
+    A process that is killed at any moment thus leaves a whole checkpoint if it ever had one, and no mark in a part.
+    """
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Write the mark."""
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        if state.is_world_process_zero and folder.is_dir():  # `save_total_limit` may have removed it already
-            (folder / _COMPLETE).touch()
+        """Mark the newest, and remove the oldest but for the best; unmarked ones, which a kill left, go first."""
+        if not state.is_world_process_zero:
+            return
+        newest = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        (newest / _COMPLETE).touch()
+        if (args.save_total_limit or 0) <= 0:
+            return
+        kept = {newest, newest.with_name(Path(state.best_model_checkpoint or newest).name)}
+        others = [path for path in newest.parent.glob("checkpoint-*") if path not in kept]
+        others.sort(key=lambda path: ((path / _COMPLETE).exists(), _step(path)), reverse=True)
+        for old in others[max(0, args.save_total_limit - len(kept)) :]:
+            (old / _COMPLETE).unlink(missing_ok=True)
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def last_complete_checkpoint(folder: Path) -> Path | None:
     """Return the newest whole checkpoint in a folder, or None."""
-    whole = [mark.parent for mark in folder.glob(f"checkpoint-*/{_COMPLETE}")]
-    return max(whole, key=lambda path: int(path.name.split("-")[1]), default=None)
+    return max((mark.parent for mark in folder.glob(f"checkpoint-*/{_COMPLETE}")), key=_step, default=None)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.split("-")[1])

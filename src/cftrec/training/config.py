@@ -147,7 +147,8 @@ class CFTConfig(TrainingArguments):
         None,
         "stop early after this many evaluations without a better metric_for_best_model (eval_loss: the trained "
         "objective, eval_normal: its plain part, eval_ndcg@10: NDCG@10 of all validation targets, ranked as by "
-        "`cftrec evaluate`, a search for each); needs eval_strategy and load_best_model_at_end",
+        "`cftrec evaluate`, a search for each); needs eval_strategy, a save_strategy like it (or best), and "
+        "load_best_model_at_end",
     )
     disable_tqdm: bool | None = _option(True, "cftrec shows its own progress bar")
     remove_unused_columns: bool = _option(False, "samples are positions of a log and have no columns")
@@ -210,6 +211,11 @@ class CFTConfig(TrainingArguments):
             "data_seed": (self.data_seed is None or self.data_seed >= 0, "at least 0"),
             "max_steps": (self.max_steps == -1 or self.max_steps >= 1, "at least 1, or -1 to go by num_train_epochs"),
             "dataloader_num_workers": (self.dataloader_num_workers >= 0, "at least 0"),
+            "save_steps": (self.save_steps > 0, "above 0 steps"),
+            "eval_steps": (self.eval_steps is None or self.eval_steps > 0, "above 0 steps"),
+            "logging_steps": (self.logging_steps > 0, "above 0 steps"),
+            "weight_decay": (0 <= self.weight_decay < math.inf, "at least 0"),
+            "max_grad_norm": (0 <= self.max_grad_norm < math.inf, "at least 0"),
             "patience": (self.patience is None or self.patience >= 1, "at least 1 evaluation"),
             "metric_for_best_model": (
                 self.metric_for_best_model is None or self.metric_for_best_model.removeprefix("eval_") in _MEASURED,
@@ -240,6 +246,19 @@ class CFTConfig(TrainingArguments):
                 "option load_in_4bit=True: weights in 4 bits are frozen and come from a model folder; give "
                 "model=FOLDER and lora_rank of at least 1, or leave it out"
             )
+        for weight, metric in (("effect_weight", "eval_effect"), ("prior_weight", "eval_prior")):
+            if self.best_metric == metric and not getattr(self, weight):
+                raise InputError(f"option metric_for_best_model={metric}: is always 0 with {weight}=0; choose another")
+        if self.dataloader_persistent_workers and not self.dataloader_num_workers:
+            raise InputError("option dataloader_persistent_workers=True: there are none; give dataloader_num_workers")
+        if self.fp16 and (self.use_cpu or not torch.cuda.is_available()):
+            raise InputError("option fp16=True: needs a GPU; leave it out, or choose bf16")
+        if (self.activation_checkpointing_kwargs or {}).get("use_reentrant"):
+            raise InputError(
+                "option activation_checkpointing_kwargs: use_reentrant does not go with forests; leave it out"
+            )
+        if self.accelerator_config.dispatch_batches or self.accelerator_config.split_batches:
+            raise InputError("option accelerator_config: each rank makes its own batches; leave dispatch and split out")
         if self.patience is not None and not (self.load_best_model_at_end and self.eval_strategy != "no"):
             raise InputError(
                 f"option patience={self.patience}: needs load_best_model_at_end=true and eval_strategy=steps or epoch"
@@ -273,8 +292,9 @@ class CFTConfig(TrainingArguments):
         default = {item.name: item.default for item in dataclasses.fields(TrainingArguments)}
 
         def differs(name: str, value: Any) -> bool:
-            # transformers puts False or [] where the default is None; a 0 in place of another number is a choice.
-            return value not in (None, []) and value != default[name] and bool(value or default[name])
+            # transformers puts False or [] where the default is None; a 0 there is a choice.
+            unset = value is None or value == [] or (value is False and default[name] is None)
+            return not unset and value != default[name]
 
         return {
             name: getattr(value, "value", value)
@@ -286,6 +306,7 @@ class CFTConfig(TrainingArguments):
 _OWN = tuple(CFTConfig.__annotations__)
 # Asked before any parser is made: HfArgumentParser writes simpler types into the fields it has seen.
 _LISTS = frozenset(item.name for item in dataclasses.fields(CFTConfig) if "list" in str(item.type))
+_NULLABLE = frozenset(item.name for item in dataclasses.fields(CFTConfig) if "None" in str(item.type))
 _SHOWN = frozenset(
     {"seed", "num_train_epochs", "max_steps", "gradient_accumulation_steps", "bf16", "lr_scheduler_type"}
 )
@@ -295,7 +316,7 @@ _LOCAL = frozenset(
 RANKED = "eval_ndcg@10"
 """The one validation metric that is better high, and that training cannot find by itself: it takes a search."""
 _MEASURED = ("loss", "normal", "effect", "prior", RANKED.removeprefix("eval_"))  # what `CFTTrainer.evaluate` gives
-_UNREAD = {
+_UNREAD: dict[str, Any] = {
     "resume_from_checkpoint": None,  # the same command goes on by itself
     "do_train": False,
     "do_predict": False,
@@ -308,6 +329,18 @@ _UNREAD = {
     "train_sampling_strategy": "random",
     "push_to_hub": False,
     "auto_find_batch_size": False,
+    "save_only_model": False,  # a training goes on from its optimizer's state
+    "ignore_data_skip": False,  # and with the samples that it has not seen
+    "eval_on_start": False,
+    "bf16_full_eval": False,
+    "fp16_full_eval": False,
+    "include_for_metrics": [],
+    "length_column_name": "length",
+    "debug": [],
+    "hub_token": None,
+    "hub_model_id": None,
+    "hub_private_repo": None,
+    "hub_revision": None,
 }
 
 
@@ -352,7 +385,8 @@ def load_config(
             values[name] = value
     parser = _Parser(CFTConfig, allow_abbrev=False)
     lists = {name: value for name, value in values.items() if isinstance(value, list) and name in _LISTS}
-    parser.set_defaults(**lists)
+    nulls = {name: None for name, value in values.items() if value is None and name in _NULLABLE}  # else: the default
+    parser.set_defaults(**lists, **nulls)
     rest = {name: value for name, value in values.items() if value is not None and name not in lists}
     try:
         (config,) = parser.parse_args_into_dataclasses(
@@ -361,7 +395,7 @@ def load_config(
     except InputError:
         raise
     except (ValueError, TypeError, ImportError) as error:
-        raise InputError(f"{file or '--set'}: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{file or '--set'}: {' '.join(str(error).split())}") from error
     return config
 
 

@@ -4,24 +4,36 @@ import copy
 import shutil
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from peft import PeftModel
-from transformers import PreTrainedTokenizerBase, TrainerCallback
+from transformers import PreTrainedTokenizerBase, TrainerCallback, get_scheduler
 from transformers.utils import logging as transformers_logging
 
-from cftrec.artefacts import MANIFEST, new_folder, part_of, read_json, refuse_if_taken, sha256, write_json
+from cftrec.artefacts import (
+    MANIFEST,
+    held,
+    new_folder,
+    part_of,
+    read_json,
+    refuse_if_taken,
+    remove_unfinished,
+    sha256,
+    write_json,
+)
 from cftrec.data import Dataset
 from cftrec.errors import InputError
 from cftrec.text import Catalogue, Prompt, build_prompt, item_sequences, item_texts, load_template
+from cftrec.text.template import PRESETS
 from cftrec.training.callbacks import last_complete_checkpoint
 from cftrec.training.config import CFTConfig
 from cftrec.training.lora import merge, save_weights
 from cftrec.training.models import load_model
-from cftrec.training.trainer import CFTTrainer, Measure
+from cftrec.training.trainer import CFTTrainer, Diverged, Measure
 
 CONFIG, PROMPT, LOG, MODEL, ADAPTER = "config.yaml", "prompt.json", "log.json", "model", "adapter"
 CATALOGUE = "catalogue"
@@ -56,7 +68,8 @@ def train(
         `out`.
 
     Raises:
-        InputError: the dataset, the model or an option cannot be used, or `out` is taken.
+        InputError: the dataset, the model or an option cannot be used, `out` is taken, or another call trains it.
+        Diverged: the loss, or a weight, has become no finite number; nothing is kept.
     """
     out = out.resolve()  # "." has no name, which a RUN needs
     refuse_if_taken(out)
@@ -70,36 +83,47 @@ def train(
         raise InputError(f"{data}: no user has two training events, so there is nothing to learn from")
     source = {"path": str(data), "sha256": sha256(data / MANIFEST)} | _dataset_facts(dataset)
     options = config.to_options()
-    checkpoints = _claim_checkpoints(out, {"dataset": source["sha256"], "config": options})
-    config.output_dir = str(checkpoints)
-    last = last_complete_checkpoint(checkpoints)
-    if last is not None:  # other blocks would round otherwise
-        found = read_json(checkpoints / _LAYOUT)
-        config.pass_tokens, config.attention_call = found["pass_tokens"], found["attention_call"]
-    begin = time.perf_counter()
-    try:
-        trainer = _make_trainer(model, config, dataset, prompt, catalogue, callbacks, measure)
-        write_json(checkpoints / _LAYOUT, trainer.layout._asdict())
-        if trainer.objection and trainer.is_world_process_zero():
-            print(f"cftrec: batches are padded, since {trainer.objection}", file=sys.stderr)
-        result = trainer.train(resume_from_checkpoint=str(last) if last else None)
-    except BaseException:
-        if last_complete_checkpoint(checkpoints) is None:
-            shutil.rmtree(checkpoints)  # nothing to go on from
-        raise
-    seconds = time.perf_counter() - begin
-    options |= {"batching": trainer.batching}
-    manifest = {
-        "name": out.name,
-        "dataset": source,
+    identity = {"dataset": source["sha256"], "config": options, "files": _files_of(config)}
+    checkpoints = out.with_name(f".{out.name}.checkpoints")
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    with held(checkpoints) if config.process_index == 0 else nullcontext():
+        last = _claim(checkpoints, identity)
+        remove_unfinished(out)
+        config.output_dir = str(checkpoints)
+        begin = time.perf_counter()
+        try:
+            trainer = _make_trainer(last, model, config, dataset, prompt, catalogue, callbacks, measure)
+            write_json(checkpoints / _LAYOUT, trainer.layout._asdict())
+            if trainer.objection and trainer.is_world_process_zero():
+                print(f"cftrec: batches are padded, since {trainer.objection}", file=sys.stderr)
+            result = trainer.train(resume_from_checkpoint=str(last) if last else None)
+            _refuse_no_numbers(model)
+        except BaseException as error:
+            if isinstance(error, Diverged) or last_complete_checkpoint(checkpoints) is None:
+                shutil.rmtree(checkpoints)  # nothing to go on from
+            raise
+        manifest = {
+            "name": out.name,
+            "dataset": source,
+            "steps": result.global_step,
+            "seconds": time.perf_counter() - begin,
+            "resumed_from_step": int(last.name.split("-")[1]) if last else 0,
+        }
+        _write(out, manifest, options, trainer, tokenizer)
+        shutil.rmtree(checkpoints)
+    return out
+
+
+def _write(out: Path, manifest: dict[str, Any], options: dict[str, Any], trainer: CFTTrainer, tokenizer: Any) -> None:
+    """Write the RUN folder of a finished training."""
+    model, checkpoints = trainer.model.model, Path(trainer.args.output_dir)
+    options = options | {"batching": trainer.batching}
+    manifest = manifest | {
         "config": options,
-        "batching": {"wanted": config.batching, "used": trainer.batching, "reason": trainer.objection},
+        "batching": {"wanted": trainer.args.batching, "used": trainer.batching, "reason": trainer.objection},
         "layout": trainer.layout._asdict(),
-        "steps": result.global_step,
         "epochs": trainer.state.epoch,
         "samples": len(trainer.train_samples),
-        "seconds": seconds,
-        "resumed_from_step": int(last.name.split("-")[1]) if last else 0,
         "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
     }
     with new_folder(out, "run", manifest) as folder:
@@ -109,24 +133,33 @@ def train(
         manifest["parameters"] = sum(p.numel() for p in model.parameters())
         save_weights(model, folder / MODEL)
         tokenizer.save_pretrained(folder / MODEL)
-        catalogue.save(folder)
-        write_json(folder / PROMPT, prompt.to_dict())
+        trainer.catalogue.save(folder)
+        write_json(folder / PROMPT, trainer.prompt.to_dict())
         write_json(folder / LOG, {"log": trainer.state.log_history})
         (folder / CONFIG).write_text(yaml.safe_dump(options, sort_keys=False), encoding="utf-8")
         if (checkpoints / "runs").is_dir():
             shutil.copytree(checkpoints / "runs", folder / "tensorboard")
-    shutil.rmtree(checkpoints)
-    return out
 
 
-def _make_trainer(model: Any, config: CFTConfig, *rest: Any) -> CFTTrainer:
+def _refuse_no_numbers(model: torch.nn.Module) -> None:
+    """Refuse weights that the last update has spoilt, which no loss has seen."""
+    for name, values in model.named_parameters():
+        if values.requires_grad and not values.isfinite().all():
+            raise Diverged(f"training diverged: its last step left no numbers in {name}; lower learning_rate")
+
+
+def _make_trainer(last: Path | None, model: Any, config: CFTConfig, *rest: Any) -> CFTTrainer:
     """Make the trainer; what transformers refuses while it sets itself up is an option's fault, not a bug."""
+    checkpoints = Path(str(config.output_dir))
+    if last is not None:  # other blocks would round otherwise
+        found = read_json(checkpoints / _LAYOUT)
+        config.pass_tokens, config.attention_call = found["pass_tokens"], found["attention_call"]
     try:
-        if config.torch_compile and config.torch_compile_backend not in torch.compiler.list_backends():
+        if config.torch_compile and config.torch_compile_backend not in torch.compiler.list_backends(exclude_tags=()):
             raise ValueError(f"torch_compile_backend={config.torch_compile_backend!r} is unknown")
         trainer = CFTTrainer(model, config, *rest)
-        trainer.get_optimizer_cls_and_kwargs(config)
-    except (ValueError, AssertionError, ImportError, KeyError) as error:
+        _try_optimizer(trainer)
+    except (ValueError, AssertionError, ImportError, KeyError, TypeError) as error:
         if isinstance(error, InputError):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -134,27 +167,44 @@ def _make_trainer(model: Any, config: CFTConfig, *rest: Any) -> CFTTrainer:
     return trainer
 
 
-def _claim_checkpoints(out: Path, identity: dict[str, Any]) -> Path:
-    """Return the hidden folder beside `out` where checkpoints live until the RUN is finished.
+def _try_optimizer(trainer: CFTTrainer) -> None:
+    """Make optimizer and schedule of one weight, as training will: what they refuse, they refuse before it begins."""
+    make, options = trainer.get_optimizer_cls_and_kwargs(trainer.args)
+    optimizer = make([torch.nn.Parameter(torch.zeros(1))], **options)
+    kwargs = trainer.args.lr_scheduler_kwargs or {}
+    get_scheduler(trainer.args.lr_scheduler_type, optimizer, 1, 9, scheduler_specific_kwargs=dict(kwargs))
+
+
+def _claim(checkpoints: Path, identity: dict[str, Any]) -> Path | None:
+    """Take the hidden folder where checkpoints live until the RUN is finished; return the one to go on from.
 
     Raises:
         InputError: it holds the checkpoints of a training with other data or options.
     """
-    folder = out.with_name(f".{out.name}.checkpoints")
-    mark = folder / "training.json"
-    if last_complete_checkpoint(folder) and mark.is_file():
-        known = read_json(mark)
-        if known != identity:
-            differs = [key for key in identity["config"] if known["config"].get(key) != identity["config"][key]]
-            raise InputError(
-                f"{folder}: holds an interrupted training with other {', '.join(differs) or 'data'}; "
-                "give the same to go on with it, or remove the folder to start anew"
-            )
-        return folder
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    write_json(mark, identity)
-    return folder
+    last, mark = last_complete_checkpoint(checkpoints), checkpoints / "training.json"
+    if last is None or not mark.is_file():
+        for left in checkpoints.iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        write_json(mark, identity)
+        return None
+    known = read_json(mark)
+    if known != identity:
+        differs = [key for key in identity["config"] if known["config"].get(key) != identity["config"][key]]
+        differs += [
+            f"content of {path}" for path, own in identity["files"].items() if known.get("files", {}).get(path) != own
+        ]
+        raise InputError(
+            f"{checkpoints}: holds an interrupted training with other {', '.join(differs) or 'data'}; "
+            "give the same to go on with it, or remove the folder to start anew"
+        )
+    return last
+
+
+def _files_of(config: CFTConfig) -> dict[str, Any]:
+    """Return what the files that options name hold: a prompt's template, and a model folder's files by SHA-256."""
+    prompt = [] if config.prompt in PRESETS else [Path(config.prompt)]
+    model = [] if config.model in ("nano", "smollm2") else sorted(Path(config.model).glob("*"))
+    return {str(file): sha256(file) for file in (*prompt, *model) if file.is_file()}
 
 
 def assemble(dataset: Dataset, config: CFTConfig) -> tuple[Any, PreTrainedTokenizerBase, Prompt, Catalogue]:

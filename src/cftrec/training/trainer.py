@@ -1,5 +1,6 @@
 """`transformers.Trainer` for counterfactual fine-tuning: exact sums over a step and over a split."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,7 +22,7 @@ from cftrec.forest.sampler import StepSampler
 from cftrec.objective.temperature import Temperature
 from cftrec.text.catalogue import Catalogue
 from cftrec.text.prompt import Prompt
-from cftrec.training.callbacks import KeepBest, LogLast, MarkComplete, MoveTemperature, StopWhereFinished
+from cftrec.training.callbacks import KeepBest, KeepCheckpoints, LogLast, MoveTemperature, StopWhereFinished
 from cftrec.training.collator import Batch, Samples, StepCollator
 from cftrec.training.config import RANKED, CFTConfig
 from cftrec.training.lora import load_weights, save_weights
@@ -36,6 +37,10 @@ Measure = Callable[["CFTTrainer", NDArray[np.int64]], Mapping[str, NDArray[np.fl
 Called with the trainer, its model in eval mode, and the event positions of n targets (n may be 0); returns a metric's
 name, such as "ndcg@10", and its value for each target, float64 [n].
 """
+
+
+class Diverged(InputError):
+    """The loss, or a weight, has become no finite number, so that no option but those can help."""
 
 
 class CFTTrainer(Trainer):
@@ -83,6 +88,11 @@ class CFTTrainer(Trainer):
         )
         validation = Samples(data, "validation", args.window, args.history_stride)
         _check_best_metric(args, measure, len(validation))
+        step = args.per_device_train_batch_size * args.world_size
+        if args.dataloader_drop_last and len(self.train_samples) < step:
+            raise InputError(
+                f"option dataloader_drop_last=True: drops all {len(self.train_samples)} samples, for a step has {step}"
+            )
         with_prior = args.effect_weight > 0 or args.prior_weight > 0
 
         def collator(samples: Samples) -> StepCollator:
@@ -105,6 +115,7 @@ class CFTTrainer(Trainer):
         self.eval_collator = collator(validation)
         self.totals = torch.zeros(7, dtype=torch.float64)
         self.logged_at = time.perf_counter()
+        self.logged_step: int | None = None
         temperature = Temperature.adapting() if args.adaptive_temperature else Temperature(args.temperature)
         super().__init__(
             model=CFTStep(model, args.effect_weight, args.prior_weight, args.detach_counterfactual, temperature),
@@ -117,7 +128,7 @@ class CFTTrainer(Trainer):
                 MoveTemperature(self._over_ranks),
                 LogLast(),
                 StopWhereFinished(),
-                MarkComplete(),
+                KeepCheckpoints(),
                 *best,
             ],
         )
@@ -130,8 +141,9 @@ class CFTTrainer(Trainer):
         return StepSampler(self.train_samples.groups(self.args.sampler), _data_seed(self.args))
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Let the workers, where there are any, send their batches by value; the training's speed counts from here."""
-        self.logged_at = time.perf_counter()
+        """Let the workers, where there are any, send their batches by value; what is logged counts from here."""
+        self.logged_at, self.logged_step = time.perf_counter(), None
+        self.totals.zero_()
         loader = super().get_train_dataloader()
         loader.base_dataloader.worker_init_fn = send_by_value  # inside what accelerate has wrapped around it
         return loader
@@ -171,11 +183,20 @@ class CFTTrainer(Trainer):
         return (loss, losses) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add to the log line the parts of the loss and the work done since the last one."""
+        """Add to the log line the parts of the loss and the work done since the last one.
+
+        Raises:
+            Diverged: the loss or a part of it is no finite number.
+        """
         if "loss" in logs:
             now = time.perf_counter()
-            steps = max(1, self.state.global_step - getattr(self, "_logged_step", 0))
-            _, normal, effect, prior, samples, computed, naive = self._over_ranks(self.totals).tolist()
+            steps = max(1, self.state.global_step - (self.logged_step or 0))
+            loss, normal, effect, prior, samples, computed, naive = self._over_ranks(self.totals).tolist()
+            if not math.isfinite(loss + normal + effect + prior):
+                raise Diverged(
+                    f"training diverged by step {self.state.global_step}: the loss is {loss / steps:g} (normal "
+                    f"{normal / steps:g}, effect {effect / steps:g}); lower learning_rate, or a weight of the loss"
+                )
             seconds = now - self.logged_at
             logs |= {"normal": normal / steps, "effect": effect / steps}
             if self.args.prior_weight:
@@ -187,7 +208,7 @@ class CFTTrainer(Trainer):
                 "tokens_computed": computed,
                 "tokens_naive": naive,
             }
-            self._logged_step, self.logged_at = self.state.global_step, now
+            self.logged_step, self.logged_at = self.state.global_step, now
             self.totals.zero_()
         super().log(logs, start_time)
 
@@ -237,12 +258,22 @@ class CFTTrainer(Trainer):
 
     def _run_epoch(self, **options: Any) -> None:
         """Train nothing where there is nothing left to do: transformers would take a step before it looks."""
+        if self.logged_step is None:
+            self.logged_step = self.state.global_step  # that of the checkpoint where the training goes on from one
         if not self.control.should_training_stop:
             super()._run_epoch(**options)
 
     def _over_ranks(self, sums: Tensor) -> Tensor:
         """Add up what the ranks have summed, each over its own batches."""
         return self.accelerator.reduce(sums.to(self.args.device), "sum").cpu() if self.args.world_size > 1 else sums
+
+    def _save_checkpoint(self, *rest: Any) -> None:
+        """Remove no older checkpoint yet: `KeepCheckpoints` does, once the new one is marked as whole."""
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(*rest)
+        finally:
+            self.args.save_total_limit = limit
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Save the language model alone, as a folder that transformers loads, or its adapters, as one of PEFT.
@@ -271,14 +302,12 @@ def _data_seed(args: CFTConfig) -> int:
 
 
 def _check_best_metric(args: CFTConfig, measure: Measure | None, targets: int) -> None:
-    """Refuse a metric that takes a search where there is none, or nothing to search for."""
-    if args.best_metric != RANKED:
-        return
+    """Refuse a metric that takes a search where there is none, or one of no targets."""
     wish = f"option metric_for_best_model={args.metric_for_best_model}"
-    if measure is None:
+    if args.best_metric == RANKED and measure is None:
         raise InputError(
             f"{wish}: ranking takes a search, which this trainer was not given; give it "
             "measure=cftrec.evaluation.validation.ranking_metrics, or choose eval_loss or eval_normal"
         )
-    if not targets:
+    if args.best_metric and not targets:
         raise InputError(f"{wish}: the dataset has no validation target; choose another metric or prepare it again")
