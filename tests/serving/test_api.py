@@ -76,6 +76,23 @@ def test_lists_are_kept_to(client):
     assert "Fargo" in [item["title"] for item in kept["items"]]
 
 
+def test_a_title_means_every_item_that_has_it(client):
+    """Two items are named Toy Story (1995): i2 and i3."""
+    title = "Toy Story (1995)"
+
+    def found(**body):
+        (result,) = post(client, "/v1/recommend", k=12, **body)["results"]
+        return {item["item_id"] for item in result["items"]} & {"i2", "i3"}
+
+    assert found(histories=[["X"]]) == {"i2", "i3"}
+    assert found(histories=[["X"]], deny=[title]) == set()
+    assert found(histories=[["X"]], allow=[title]) == {"i2", "i3"}
+    assert found(histories=[["X", title]]) == set()
+    assert found(histories=[["X", title]], keep_history=True) == {"i2", "i3"}
+    assert found(histories=[["i5"]], deny=["i2"], by="id") == {"i3"}
+    assert found(histories=[["i5", "i3"]], by="id") == {"i2"}
+
+
 @pytest.mark.parametrize(("model", "prior"), [("cft", "counts"), ("cft", "counterfactual"), ("plain", "trained")])
 def test_gamma_orders_by_the_effect_on_the_named_prior(client, recommenders, model, prior):
     recommender = recommenders[model]

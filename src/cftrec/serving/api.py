@@ -254,14 +254,12 @@ async def _wishes(served: Served, request: RecommendRequest) -> list[Wish]:
     }
     lengths = [len(history) for history in request.histories]
     resolved = np.split(await _resolve(served, request.by, named), np.cumsum(lengths)[:-1])
-    left_out = await _resolve(served, request.by, {f"/deny/{n}": one for n, one in enumerate(request.deny)})
-    allowed = None
-    if request.allow is not None:
-        allowed = await _resolve(served, request.by, {f"/allow/{n}": one for n, one in enumerate(request.allow)})
+    left_out = await _listed(served, request.by, "deny", request.deny)
+    allowed = None if request.allow is None else await _listed(served, request.by, "allow", request.allow)
     return [
         Wish(
             history=history,
-            left_out=left_out if request.keep_history else np.union1d(left_out, history),
+            left_out=left_out if request.keep_history else np.union1d(left_out, _meant(served, request.by, history)),
             allowed=allowed,
             k=request.k,
             gamma=request.gamma,
@@ -270,6 +268,17 @@ async def _wishes(served: Served, request: RecommendRequest) -> list[Wish]:
         )
         for history in resolved
     ]
+
+
+async def _listed(served: Served, by: str, name: str, references: Sequence[str]) -> Items:
+    """Return all items that a request's list means."""
+    items = await _resolve(served, by, {f"/{name}/{n}": one for n, one in enumerate(references)})
+    return _meant(served, by, items)
+
+
+def _meant(served: Served, by: str, items: Items) -> Items:
+    """Return what is recommended or left out where a request names some items: a title means all that have it."""
+    return served.namesakes(items) if by == "title" else items
 
 
 async def _resolve(served: Served, by: str, named: dict[str, str]) -> Items:

@@ -21,7 +21,13 @@ def _whole(value: Any) -> Any:
 
 _WHOLE = BeforeValidator(_whole)
 Reference = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TITLE)]
-By = Annotated[Literal["title", "id"], Field(description="what the strings that name items are")]
+By = Annotated[
+    Literal["title", "id"],
+    Field(
+        description="what the strings that name items are; where several share a title, it means all of them in what "
+        "is left out or allowed, and the first in what the model is shown"
+    ),
+]
 PriorName = Annotated[
     Literal["counts", "trained", "counterfactual"],
     Field(
