@@ -516,8 +516,8 @@ class Recommender:
         trie, tokens = self.catalogue.trie, self.catalogue.sequence(item)
         inner = tokens[: len(tokens) - len(self.prompt.closing)]
         texts = [f"<{token}>" for token in inner]  # of a model in training, whose tokenizer is elsewhere
-        if self._tokenizer is not None:
-            texts = token_texts(self._tokenizer, inner.tolist())
+        if self.tokenizer is not None:
+            texts = token_texts(self.tokenizer, inner.tolist())
         texts += [""] * len(self.prompt.closing)
         choices = trie.choices[trie.parent[trie.path(item)]]
         return [
@@ -552,7 +552,8 @@ class Recommender:
         return Prior(name, self.catalogue.trie, stored["steps"])
 
     @cached_property
-    def _tokenizer(self) -> Any:
+    def tokenizer(self) -> Any:
+        """The RUN's tokenizer, which only an explanation reads; None of a model in training."""
         return self.folder and AutoTokenizer.from_pretrained(self.folder / MODEL, local_files_only=True)
 
     def _check_prior(self, name: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cftrec import Recommender
 from cftrec.errors import InputError
 from cftrec.serving.runs import Runs
 
@@ -63,6 +64,21 @@ def test_a_broken_folder_is_not_served(watched, runs):
     assert served.find(None) is before
     put(runs[1], folder)
     wait_for(lambda: results == [False, True])
+
+
+def test_an_explanation_reads_nothing_of_a_folder_that_was_refused(watched, runs):
+    folder, served, results = watched
+    before = served.find(None).recommender
+    broken = folder.with_name("broken")
+    shutil.copytree(runs[1], broken)
+    for name in ("model.safetensors", "tokenizer.json"):
+        (broken / "model" / name).write_bytes(b"nothing")
+    put(broken, folder)
+    wait_for(lambda: results == [False])
+    expected = Recommender.from_pretrained(runs[0]).explain_item(np.array([1]), 2)
+    assert [token.text for token in before.explain_item(np.array([1]), 2).tokens] == [
+        token.text for token in expected.tokens
+    ]
 
 
 def test_a_missing_folder_is_waited_for(watched, runs):

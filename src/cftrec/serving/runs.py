@@ -49,6 +49,7 @@ class Served:
         version = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:16]
         served = cls(recommender, version, datetime.now(UTC))
         recommender.search([np.array([0])], 1)
+        _ = recommender.tokenizer  # later the folder may hold another one
         served.titles.find("a", 1)
         served.log_prior("counts", np.array([0]))
         served.namesakes(np.array([0]))
