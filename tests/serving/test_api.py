@@ -173,6 +173,8 @@ def test_faults_name_their_place(client):
     assert (fault["pointer"], fault["nearest"][0]) == ("/histories/1/1", "Fargo")
     wrong = problem(client.post("/v1/recommend", json={"histories": [["X"]], "k": 0, "what": 1}), 422)
     assert {fault["pointer"] for fault in wrong["errors"]} == {"/k", "/what"}
+    nobody = problem(client.post("/v1/recommend", json={"histories": []}), 422)
+    assert nobody["errors"][0]["pointer"] == "/histories"
     untrained = client.post("/v1/explain", json={"history": ["X"], "item": "Fargo", "prior": "trained"})
     assert problem(untrained, 422)["errors"][0]["pointer"] == "/prior"
     assert (

@@ -48,7 +48,7 @@ class RecommendRequest(_Request):
     """Histories to recommend for."""
 
     histories: Annotated[
-        list[Annotated[list[Reference], Field(max_length=MAX_HISTORY)]], Field(max_length=MAX_HISTORIES)
+        list[Annotated[list[Reference], Field(max_length=MAX_HISTORY)]], Field(min_length=1, max_length=MAX_HISTORIES)
     ]
     """items of each user, oldest first; an empty history asks for what the model expects of anyone"""
     by: By = "title"
