@@ -252,7 +252,12 @@ def test_a_token_is_asked_for(runs):
             problem(answer, 401)
             assert answer.headers["www-authenticate"] == "Bearer"
         problem(client.get("/v1/model", headers={"Authorization": "Bearer other"}), 401)
-        assert client.get("/v1/model", headers={b"Authorization": "Bearer wörd".encode()}).status_code == 200
+        for scheme in ("Bearer ", "bearer ", "BEARER  "):
+            assert client.get("/v1/model", headers={b"Authorization": f"{scheme}wörd".encode()}).status_code == 200
+        for other in ("Basic wörd", "wörd", "Bearerwörd", "Bearer", "Bearer wörd wörd"):
+            problem(client.get("/v1/model", headers={b"Authorization": other.encode()}), 401)
+        paths = client.app.openapi()["paths"]
+        assert all(paths[path]["get"]["security"] for path in ("/metrics", "/v1/items", "/v1/model"))
         assert [client.get(path).status_code for path in ("/", "/page.js", "/page.css", "/healthz", "/readyz")] == [
             200
         ] * 5
@@ -306,6 +311,14 @@ def test_the_service_counts(client):
     assert "secret" not in text
     assert 'route="other",status="404"' in text
     assert text != before
+
+
+def test_head_is_answered_as_get_is(client):
+    for path in ("/", "/healthz", "/readyz", "/v1/model"):
+        answer = client.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
+    problem(client.get("/v1/model/", headers={"Host": "elsewhere"}, follow_redirects=False), 404)
+    assert client.head("/v1/recommend").status_code == 405
 
 
 def test_answers_carry_a_policy(client):

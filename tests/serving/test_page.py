@@ -4,6 +4,7 @@ import re
 import shutil
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,8 @@ TITLES = [*HOSTILE, "Star Wars (1977)", "Fargo (1996)", "Alien (1979)", "Aliens 
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    """Where two RUNs of a catalogue with hostile titles are served."""
+def runs(tmp_path_factory):
+    """Two RUNs of a catalogue with hostile titles."""
     folder = tmp_path_factory.mktemp("page")
     rng = np.random.default_rng(0)
     users, length = 12, 8
@@ -45,8 +46,13 @@ def address(tmp_path_factory):
     ).save(folder / "dataset")
     options = {"nano_vocab_size": 300, "nano_hidden_size": 16, "nano_layers": 1, "nano_heads": 2, "max_steps": 6}
     config = CFTConfig(use_cpu=True, category="movie", learning_rate=0.02, **options)
-    runs = [train(folder / "dataset", folder / name, config) for name in ("one", "other")]
-    server = uvicorn.Server(uvicorn.Config(make_app(runs), port=0, log_level="error"))
+    return [train(folder / "dataset", folder / name, config) for name in ("one", "other")]
+
+
+@contextmanager
+def served(app):
+    """Serve an application and give its address."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
@@ -54,6 +60,13 @@ def address(tmp_path_factory):
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
     server.should_exit = True
     thread.join()
+
+
+@pytest.fixture(scope="module")
+def address(runs):
+    """Where the two RUNs are served."""
+    with served(make_app(runs)) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +183,13 @@ def test_titles_are_text(tab, address):
     assert tab.title() == "cftrec: what a history causes"
     assert tab.locator("main img, main script").count() == 0
     assert set(tab.locator(".title").all_text_contents()) <= set(TITLES)
+
+
+def test_a_token_may_be_any_text(tab, runs):
+    tab.add_init_script("sessionStorage.setItem('token', 'Schlüssel 🔑')")  # as the page keeps one
+    with served(make_app(runs, token="Schlüssel 🔑")) as address:
+        tab.goto(address)
+        ready(tab)
 
 
 def test_everything_has_a_name(tab, address):

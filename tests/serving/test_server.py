@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from cftrec.cli import main
+from cftrec.commands import Serve
 
 BODY = json.dumps({"histories": [["Star Wars", "Fargo"]], "k": 3})
 JSON = {"Content-Type": "application/json"}
@@ -130,6 +131,21 @@ def fails(capsys, *arguments: str) -> str:
     return shown
 
 
+def test_the_token_is_what_stands_between_white_space(tmp_path, monkeypatch):
+    def token(file: Path | None = None) -> str | None:
+        given = []
+        monkeypatch.setattr("cftrec.serving.serve", lambda *_, token, **__: given.append(token))
+        Serve((tmp_path,), token_file=file).run()
+        return given[0]
+
+    monkeypatch.delenv("CFTREC_TOKEN", raising=False)
+    assert token() is None
+    monkeypatch.setenv("CFTREC_TOKEN", "secret\r\n")
+    assert token() == "secret"
+    (tmp_path / "token").write_text("ünder\n", encoding="utf-8")
+    assert token(tmp_path / "token") == "ünder"
+
+
 def test_bad_input(runs, tmp_path, capsys, monkeypatch):
     run = str(runs[0])
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -142,5 +158,8 @@ def test_bad_input(runs, tmp_path, capsys, monkeypatch):
     (tmp_path / "token").write_text("\n")
     assert "token is empty" in fails(capsys, run, "--token-file", str(tmp_path / "token"))
     assert "nowhere" in fails(capsys, run, "--token-file", str(tmp_path / "nowhere"))
+    for unfit in (b"\xff\x00\x80", b"one\ntwo"):
+        (tmp_path / "token").write_bytes(unfit)
+        assert "printable" in fails(capsys, run, "--token-file", str(tmp_path / "token"))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "cftrec[serve]" in fails(capsys, run)

@@ -41,17 +41,29 @@ class Serve:
             raise InputError("give at least one RUN folder")
         if self.batch < 1 or self.waiting < 1 or not self.timeout > 0:
             raise InputError("--batch, --waiting and --timeout must be above 0")
-        token = os.environ.get("CFTREC_TOKEN") if self.token_file is None else self.token_file.read_text().strip()
-        if token == "":
-            raise InputError("the token is empty; write one into it, or leave it out")
         serve(
             self.runs,
             self.host,
             self.port,
             limits=Limits(self.batch, self.waiting, self.timeout),
-            token=token,
+            token=self._token(),
             started=lambda address: print(f"cftrec serves on {address}", flush=True),
         )
+
+    def _token(self) -> str | None:
+        """Return the token without the white space around it, None where there is none to be borne."""
+        if self.token_file is None:
+            token, place = os.environ.get("CFTREC_TOKEN"), "CFTREC_TOKEN"
+        else:  # what is no UTF-8 is escaped, as in the environment, and is not printable
+            token, place = self.token_file.read_text("utf-8", "surrogateescape"), str(self.token_file)
+        if token is None:
+            return None
+        token = token.strip()
+        if not token:
+            raise InputError(f"{place}: the token is empty; write one into it, or leave it out")
+        if not token.isprintable():
+            raise InputError(f"{place}: the token must be one line of printable text")
+        return token
 
 
 @dataclass

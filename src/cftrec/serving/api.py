@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
+from fastapi.params import Depends as DependsParam
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -131,6 +132,7 @@ def make_app(folders: Sequence[Path], *, limits: Limits | None = None, token: st
         description="Recommendations of a language model, and what a user's history causes.",
         docs_url=None,  # its scripts come from elsewhere
         redoc_url=None,
+        redirect_slashes=False,  # where to is told by a header of the client's
         lifespan=lifespan,
     )
     app.state.service = service
@@ -138,7 +140,7 @@ def make_app(folders: Sequence[Path], *, limits: Limits | None = None, token: st
     app.add_middleware(Guard, metrics=metrics, token=token, draining=lambda: service.draining)
     bearer = [] if token is None else [Depends(HTTPBearer(auto_error=False, description="the service's token"))]
     app.include_router(_v1(service), prefix="/v1", dependencies=bearer)
-    app.include_router(_probes(service))
+    app.include_router(_probes(service, bearer))
     _add_page(app)
     return app
 
@@ -203,7 +205,7 @@ def _v1(service: Service) -> APIRouter:
     return router
 
 
-def _probes(service: Service) -> APIRouter:
+def _probes(service: Service, bearer: list[DependsParam]) -> APIRouter:
     router = APIRouter(tags=["operation"])
 
     @router.get("/healthz")
@@ -219,7 +221,10 @@ def _probes(service: Service) -> APIRouter:
         return Health(status="ok")
 
     @router.get(
-        "/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}, **documented(401)}
+        "/metrics",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {}}}, **documented(401)},
+        dependencies=bearer,
     )
     async def metrics() -> Response:
         """Return the service's numbers for Prometheus."""

@@ -35,13 +35,15 @@ class Guard:
 
     def __init__(self, app: ASGIApp, metrics: Metrics, token: str | None, draining: Callable[[], bool]) -> None:
         self.app, self.metrics, self.draining = app, metrics, draining
-        self.expected = None if token is None else f"Bearer {token}".encode()
+        self.token = None if token is None else token.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it here."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":  # what GET answers, of which the server sends no body
+            scope = {**scope, "method": "GET"}
         begin, status = perf_counter(), 500
 
         async def send_with_headers(message: Message) -> None:
@@ -63,9 +65,9 @@ class Guard:
 
     def _refusal(self, scope: Scope) -> ProblemResponse | None:
         headers = Headers(scope=scope)
-        if self.expected is not None and scope["path"] not in _OPEN:
-            given = headers.get("authorization", "").encode("latin-1")
-            if not hmac.compare_digest(given, self.expected):
+        if self.token is not None and scope["path"] not in _OPEN:
+            scheme, _, given = headers.get("authorization", "").encode("latin-1").partition(b" ")
+            if scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(b" "), self.token):
                 return ProblemResponse(401, "a bearer token is needed", headers={"WWW-Authenticate": "Bearer"})
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > MAX_BODY:

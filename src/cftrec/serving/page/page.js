@@ -29,7 +29,8 @@ class Refused extends Error {
 }
 
 async function call(path, body, signal) {
-  const token = sessionStorage.getItem("token");
+  // A header's characters are bytes, here those of UTF-8.
+  const token = String.fromCharCode(...new TextEncoder().encode(sessionStorage.getItem("token") ?? ""));
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
   const options = body ? { method: "POST", body: JSON.stringify(body) } : {};
   if (body) headers["Content-Type"] = "application/json";
