@@ -207,7 +207,7 @@ def read_manifest(path: Path, kind: str, *others: str, hashed_bytes: int | None 
         hashed_bytes: the largest file whose checksum is compared (default 1 GiB); None compares every one.
 
     Raises:
-        InputError: not such a folder, made by a later version, or a file is missing or cut.
+        InputError: not such a folder, a run without a name, made by a later version, or a file is missing or cut.
     """
     maker = {"dataset": "cftrec prepare", "run": "cftrec train"}.get(kind, "cftrec")
     try:
@@ -218,6 +218,8 @@ def read_manifest(path: Path, kind: str, *others: str, hashed_bytes: int | None 
         raise InputError(f"{path}: not a {kind} folder (no readable {MANIFEST}); make one with `{maker}`") from error
     if found not in (kind, *others):
         raise InputError(f"{path}: this is a {found} folder, where a {kind} is needed; make one with `{maker}`")
+    if found == "run" and not isinstance(manifest.get("name"), str):
+        raise InputError(f"{path / MANIFEST}: has no name of the run; make it again with `{maker}`")
     if version > FORMAT_VERSION:
         raise InputError(f"{path}: written in format {version}, newer than this cftrec; update it")
     for file, size, checksum in expected:

@@ -455,11 +455,11 @@ class Recommender:
             prior: "counts", "trained" or "counterfactual" (`prior`).
             shapley: random orders of the history that Shapley values are means of; 0: none. Where all orders are no
                 more than that, all are run and the values are exact. An order costs up to n - 1 prompts.
-            seed: of the orders.
+            seed: of the orders, 0 or more.
 
         Raises:
             InputError: a title is not in the catalogue, the history is empty, an unknown prior or one that the RUN has
-                not trained, or shapley is 1 or below 0.
+                not trained, or orders that cannot be drawn (`draw_orders`).
         """
         (item,) = self.catalogue.index_of([title])
         return self.explain_item(self.catalogue.index_of(history), int(item), prior, shapley, seed)

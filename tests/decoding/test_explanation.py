@@ -72,3 +72,8 @@ def test_no_orders():
             draw_orders(3, count)
     with pytest.raises(InputError, match="at least 2 orders"):
         draw_orders(1, 1)  # so that what is refused does not depend on the history
+    for items in (1, 30):
+        with pytest.raises(InputError, match="at most 10000"):
+            draw_orders(items, 10**30)
+    with pytest.raises(InputError, match="seed -1"):
+        draw_orders(3, 2, -1)

@@ -1,5 +1,6 @@
 """What is served while folders change."""
 
+import json
 import os
 import shutil
 import time
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from cftrec import Recommender
+from cftrec.artefacts import MANIFEST
 from cftrec.errors import InputError
 from cftrec.serving.runs import Runs
 
@@ -99,6 +101,15 @@ def test_other_files_in_a_run_change_nothing(watched):
     os.utime(folder)
     time.sleep(0.1)
     assert results == []
+
+
+@pytest.mark.parametrize("name", [None, 7])
+def test_a_run_without_a_name(runs, tmp_path, name):
+    shutil.copytree(runs[0], tmp_path / "run")
+    manifest = json.loads((tmp_path / "run" / MANIFEST).read_text())
+    (tmp_path / "run" / MANIFEST).write_text(json.dumps(manifest | {"name": name}))
+    with pytest.raises(InputError, match="has no name"):
+        Runs([tmp_path / "run"])
 
 
 def test_two_runs_of_one_name(runs):

@@ -165,9 +165,9 @@ class Explain:
     """what the effect is measured against: counts (training frequencies, smoothed), trained (the model's own answer
     without history, where prior_weight trained it), or counterfactual (the same of any RUN)"""
     shapley: int = 0
-    """random orders of the history that Shapley values are means of; 0: none"""
+    """random orders of the history that Shapley values are means of, up to 10,000; 0: none"""
     seed: int = 0
-    """of the orders"""
+    """of the orders, 0 or more"""
 
     def run(self) -> None:
         """Print the total and both splits, in nats."""
