@@ -40,7 +40,8 @@ from cftrec.training.run import CONFIG, MODEL, PROMPT, catalogue_of, quiet_trans
 
 Items = NDArray[np.integer[Any]]
 _Result = TypeVar("_Result", SearchResult, UngroundedResult)
-_BATCH = 32  # users searched at once
+BATCH = 32
+"""Users searched at once."""
 _PRIOR, _EMBEDDINGS = "prior.safetensors", "title_embeddings.safetensors"  # in the RUN, once they were asked for
 
 
@@ -386,7 +387,7 @@ class Recommender:
         excluded = _left_out(histories, keep, keep_history)
         invented = np.empty((0, beams), dtype=bool)
         parts = [UngroundedResult(np.empty((0, k), np.int32), np.empty((0, k)), invented[:, 0], invented)]
-        batches = _batches(histories, max(1, _BATCH // beams))
+        batches = _batches(histories, max(1, BATCH // beams))
         for batch in batches:
             result = ungrounded(
                 self.model,
@@ -594,7 +595,7 @@ def _model_key(manifest: dict[str, Any]) -> str:
     return str(sorted((name, facts["sha256"]) for name, facts in files if name.startswith(f"{MODEL}/")))
 
 
-def _batches(histories: Sequence[Items], size: int = _BATCH) -> list[NDArray[np.int64]]:
+def _batches(histories: Sequence[Items], size: int = BATCH) -> list[NDArray[np.int64]]:
     """Return the numbers of users that go together: histories of like length, short ones first."""
     order = np.argsort([len(history) for history in histories], kind="stable")
     return [order[begin : begin + size] for begin in range(0, len(order), size)]

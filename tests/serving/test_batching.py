@@ -58,12 +58,24 @@ def test_a_full_queue_refuses_and_says_when_to_come_back():
     kept = [batcher.submit("a", gate, 1, 2), batcher.submit("a", gate, 2, 1)]
     with pytest.raises(Busy) as busy:
         batcher.submit("a", gate, 3)
-    assert busy.value.retry_after_s >= 1
+    assert busy.value.retry_after_s == 5, "nothing is known yet"
     gate.open.set()
     assert [result.result(10) for result in kept] == [2, 4]
     assert batcher.submit("a", gate, 4, 50).result(10) == 8, (
         "what is larger than the queue finds its place in an empty one"
     )
+    batcher.close()
+
+
+def test_the_first_batch_tells_how_long_the_queue_takes():
+    gate = Gate()
+    batcher = Batcher(1, 9)
+    batcher.submit("a", lambda values: time.sleep(0.3) or values, 1).result(10)
+    batcher.submit("a", gate, 1)
+    assert gate.begun.wait(10)
+    batcher.submit("a", gate, 2, 9)
+    assert batcher.retry_after_s >= 3, "nine wait and one is being answered"
+    gate.open.set()
     batcher.close()
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
+from time import perf_counter
 from typing import Annotated, Any
 
 import numpy as np
@@ -66,10 +67,9 @@ class Limits:
     waiting: int = 256
     timeout_s: float = 30.0
 
-    @property
-    def search_ms(self) -> float:
-        """Milliseconds after which a search ends with what it has found: there is time left to say so."""
-        return 500 * self.timeout_s
+    def deadline(self) -> float:
+        """Return, by `perf_counter`, until when a request that has just come must be answered (seconds)."""
+        return perf_counter() + self.timeout_s
 
 
 @dataclass
@@ -90,16 +90,40 @@ class Service:
             raise UnusableRequest([Fault(pointer="/model", detail=f"unknown model; served are {', '.join(known)}")])
         return served
 
-    async def ask(self, kind: Hashable, answer: Callable[[list[Any]], Sequence[Any]], value: Any, size: int) -> Any:
-        """Have the worker answer; 503 where the queue is full or the time is up."""
+    async def ask(
+        self,
+        asker: Request,
+        deadline: float,
+        kind: Hashable,
+        answer: Callable[[list[Any]], Sequence[Any]],
+        value: Any,
+        size: int,
+    ) -> Any:
+        """Have the worker answer; 503 where the queue is full or the time is up.
+
+        Who hangs up meanwhile, and who waits no more, leaves the queue.
+        """
         try:
-            result = self.batcher.submit(kind, answer, value, size)
+            result = asyncio.wrap_future(self.batcher.submit(kind, answer, value, size))
         except Busy as busy:
             raise HTTPException(503, str(busy), {"Retry-After": str(busy.retry_after_s)}) from None
+        gone = asyncio.ensure_future(_hung_up(asker))
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(result), self.limits.timeout_s)
-        except TimeoutError:
-            raise HTTPException(503, "no answer in time; ask for less or later", {"Retry-After": "5"}) from None
+            left = max(0.0, deadline - perf_counter())
+            await asyncio.wait({result, gone}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if result.done():
+                return result.result()
+        finally:
+            result.cancel()
+            gone.cancel()
+        again = str(self.batcher.retry_after_s)
+        raise HTTPException(503, "no answer in time; ask for less or later", {"Retry-After": again})
+
+
+async def _hung_up(asker: Request) -> None:
+    """Wait until a client whose request is read closes its connection."""
+    while (await asker.receive())["type"] != "http.disconnect":
+        pass
 
 
 def make_app(folders: Sequence[Path], *, limits: Limits | None = None, token: str | None = None) -> FastAPI:
@@ -149,21 +173,21 @@ def _v1(service: Service) -> APIRouter:
     router = APIRouter(tags=["recommendations"], responses=documented(401, 422, 503))
 
     @router.post("/recommend", responses=documented(400, 413))
-    async def recommend(request: RecommendRequest) -> RecommendResponse:
+    async def recommend(request: RecommendRequest, asker: Request) -> RecommendResponse:
         """Return the k best items of each history, best first."""
+        deadline = service.limits.deadline()
         served = service.served(request.model)
         _check_prior(served, request.prior)
-        wishes = await _wishes(served, request)
+        wishes = await _wishes(served, request, deadline)
         kind = ("recommend", served, wishes[0].depth)
-        ranked = await service.ask(
-            kind, partial(answers.recommend, served, service.limits.search_ms), wishes, len(wishes)
-        )
+        ranked = await service.ask(asker, deadline, kind, partial(answers.recommend, served), wishes, len(wishes))
         results = [_recommendations(served, one) for one in ranked]
         return RecommendResponse(model=served.name, version=served.version, results=results)
 
     @router.post("/explain", responses=documented(400, 413))
-    async def explain(request: ExplainRequest) -> ExplainResponse:
+    async def explain(request: ExplainRequest, asker: Request) -> ExplainResponse:
         """Return the history's effect on one item, split over the title's tokens and the history's items."""
+        deadline = service.limits.deadline()
         served = service.served(request.model)
         _check_prior(served, request.prior)
         history = await _resolve(served, request.by, {f"/history/{n}": one for n, one in enumerate(request.history)})
@@ -174,7 +198,7 @@ def _v1(service: Service) -> APIRouter:
 
         value = (history, int(item), request.prior, request.shapley)
         size = (1 + min(len(history), served.recommender.window)) * (1 + request.shapley)
-        found = await service.ask(object(), answer, value, min(size, service.limits.batch))
+        found = await service.ask(asker, deadline, object(), answer, value, min(size, service.limits.batch))
         return ExplainResponse(model=served.name, version=served.version, **asdict(found))
 
     @router.get("/items")
@@ -250,7 +274,7 @@ def _check_prior(served: Served, name: str) -> None:
         raise UnusableRequest([Fault(pointer="/prior", detail=detail)])
 
 
-async def _wishes(served: Served, request: RecommendRequest) -> list[Wish]:
+async def _wishes(served: Served, request: RecommendRequest, deadline: float) -> list[Wish]:
     """Turn a request's references into item indices, and its lists into what is left out."""
     named = {
         f"/histories/{row}/{place}": one
@@ -270,6 +294,7 @@ async def _wishes(served: Served, request: RecommendRequest) -> list[Wish]:
             gamma=request.gamma,
             prior=request.prior,
             without_history=request.without_history,
+            deadline=deadline,
         )
         for history in resolved
     ]

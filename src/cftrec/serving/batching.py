@@ -9,6 +9,7 @@ from math import ceil
 from time import perf_counter
 from typing import Any
 
+_UNKNOWN_S = 5  # to come back after, until a first batch has told how long one takes
 _LINGER_S = 0.002  # a burst's requests come one by one; silence of this length ends the wait for more
 
 
@@ -57,8 +58,8 @@ class Batcher:
     ) -> None:
         self.max_batch, self.max_waiting, self._observe = max_batch, max_waiting, observe
         self._jobs: deque[Job] = deque()
-        self._waiting = 0
-        self._pace = 0.0  # seconds for a batch's unit of size, a running mean
+        self._waiting = self._taken = 0  # sizes of the jobs that wait, and of those in the newest batch
+        self._pace: float | None = None  # seconds for a batch's unit of size, a running mean
         self._closing = False
         self._changed = threading.Condition()
         self._worker = threading.Thread(target=self._work, name="cftrec-worker", daemon=True)
@@ -68,6 +69,11 @@ class Batcher:
     def waiting(self) -> int:
         """Size of all jobs that no batch has taken yet."""
         return self._waiting
+
+    @property
+    def retry_after_s(self) -> int:
+        """Whole seconds after which what waits or is being answered now should be done."""
+        return _UNKNOWN_S if self._pace is None else max(1, ceil((self._waiting + self._taken) * self._pace))
 
     @property
     def alive(self) -> bool:
@@ -86,7 +92,7 @@ class Batcher:
         with self._changed:
             full = self._waiting > 0 and self._waiting + size > self.max_waiting
             if self._closing or full:
-                raise Busy(max(1, ceil(self._waiting * self._pace)))
+                raise Busy(self.retry_after_s)
             self._jobs.append(job)
             self._waiting += size
             if len(self._jobs) == 1 or self._waiting >= self.max_batch:  # each waking costs both threads a switch
@@ -123,7 +129,7 @@ class Batcher:
             for job, result in answered:
                 job.result.set_result(result)
             size, seconds = sum(job.size for job in batch), perf_counter() - begin
-            self._pace += 0.2 * (seconds / size - self._pace)
+            self._pace = seconds / size if self._pace is None else self._pace + 0.2 * (seconds / size - self._pace)
             self._observe(size, seconds)
 
     def _take(self) -> list[Job]:
@@ -143,7 +149,8 @@ class Batcher:
                 (taken if fits else left).append(job)
                 room -= job.size if fits else 0
             self._jobs = left
-            self._waiting -= sum(job.size for job in taken)
+            self._taken = sum(job.size for job in taken)
+            self._waiting -= self._taken
             return taken
 
     def _linger(self) -> None:

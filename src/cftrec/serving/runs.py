@@ -7,7 +7,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,10 @@ from cftrec.errors import InputError
 from cftrec.recommender import Items, Recommender
 from cftrec.serving.titles import TitleIndex
 
+NOBODY = np.empty(0, dtype=np.int64)
+"""The history of anyone: no items."""
 _POLL_S = 1.0
+_ROW_ITEMS = 256  # titles that grow out of one copy of the prompt: attention within them is quadratic
 _LOG = logging.getLogger("cftrec.serving")
 
 
@@ -93,27 +96,27 @@ class Served:
         return ["counts", *(["trained"] if self.recommender.prior_weight else []), "counterfactual"]
 
     def log_prior(self, name: str, items: Items) -> NDArray[np.float64]:
-        """Return the log prior of some items, float64 [n], nats: of counts from a table, else the model is asked."""
+        """Return the log prior of some items, float64 [n], nats: the model is asked once about each."""
         if name == "counts":
             return self._counts[items]
-        asked, place = np.unique(items, return_inverse=True)
-        nobody = np.empty(0, dtype=np.int64)
-        (runs,) = self.recommender.log_probs([nobody], [asked], softmax="catalogue")
-        return np.array([run.sum() for run in runs.split()])[place]
+        unknown = np.unique(items[np.isnan(self._of_nobody[items])])
+        rows = np.split(unknown, range(_ROW_ITEMS, len(unknown), _ROW_ITEMS))
+        for row, runs in zip(rows, self.recommender.log_probs([NOBODY] * len(rows), rows, "catalogue"), strict=True):
+            self._of_nobody[row] = [run.sum() for run in runs.split()]
+        return self._of_nobody[items]
 
-    def expected(self, name: str, k: int, left_out: Items, allowed: Items | None) -> tuple[Items, NDArray[np.float64]]:
-        """Return the k items that a prior likes best, best first, and their log prior (nats)."""
-        if name == "counts":
-            may = np.full(len(self._counts), allowed is None)
-            may[np.empty(0, dtype=np.int64) if allowed is None else allowed] = True
-            may[left_out] = False
-            best = self._counts_order[may[self._counts_order]][:k]
-            return best, self._counts[best]
-        nobody = np.empty(0, dtype=np.int64)
-        asked = replace(self.recommender, softmax="catalogue")  # a prior's own, whatever the RUN recommends by
-        found = asked.search([nobody], min(k, len(asked.catalogue)), deny=[left_out], allow=[allowed]).items[0]
-        best = found[found >= 0]
-        return best, self.log_prior(name, best)
+    def most_frequent(self, k: int, left_out: Items, allowed: Items | None) -> tuple[Items, NDArray[np.float64]]:
+        """Return the k items that the prior of counts likes best, best first, and their log prior (nats)."""
+        may = np.full(len(self._counts), allowed is None)
+        may[NOBODY if allowed is None else allowed] = True
+        may[left_out] = False
+        best = self._counts_order[may[self._counts_order]][:k]
+        return best, self._counts[best]
+
+    @cached_property
+    def _of_nobody(self) -> NDArray[np.float64]:
+        """The model's own log prior of each item, under both names; NaN until it was asked."""
+        return np.full(len(self.recommender.catalogue), np.nan)
 
     @cached_property
     def _counts(self) -> NDArray[np.float64]:

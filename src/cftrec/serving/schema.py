@@ -124,7 +124,9 @@ class Recommendations(BaseModel):
     """The answer to one history."""
 
     items: list[RecommendedItem]
-    exact: Annotated[bool, Field(description="whether the search proved that no other item is likelier")]
+    exact: Annotated[
+        bool, Field(description="whether the search proved that no other item is likelier, and of without_history too")
+    ]
     without_history: list[ExpectedItem] | None
 
 
