@@ -6,11 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from starlette.testclient import TestClient
 
 from cftrec import Recommender
 from cftrec.serving import make_app
 from cftrec.serving.api import Limits
+from cftrec.serving.schema import RecommendRequest
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +189,22 @@ def test_faults_name_their_place(client):
     problem(client.get("/nothing"), 404)
     assert "POST" in client.get("/v1/recommend").headers["allow"]
     problem(client.get("/v1/recommend"), 405)
+
+
+@pytest.mark.parametrize(
+    ("body", "pointers"),
+    [
+        ({"histories": [["X"]], **{f"field {n}": n for n in range(50_000)}}, [""]),
+        ({"histories": [[1] * 1000] * 64}, ["/histories/0/0"]),
+        ({"histories": [["X"]], "deny": ["X"] + [1] * 9000, "allow": [2] * 9000}, ["/allow/0", "/deny/1"]),
+    ],
+)
+def test_of_many_faults_few_are_looked_for(client, body, pointers):
+    with pytest.raises(ValidationError) as refused:
+        RecommendRequest.model_validate(body)
+    assert refused.value.error_count() == len(pointers)
+    told = problem(client.post("/v1/recommend", json=body), 422)
+    assert [fault["pointer"] for fault in told["errors"]] == pointers
 
 
 def test_a_large_body_is_refused_whether_or_not_it_says_so(client):

@@ -2,7 +2,8 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
 
 MAX_HISTORIES = 64
 MAX_HISTORY = 1000
@@ -41,14 +42,28 @@ ModelName = Annotated[
 
 
 class _Request(BaseModel):
+    """A body. Of what is wrong with one no more is told than there are fields: a million faults take seconds."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _count_fields(cls, value: Any) -> Any:
+        """Refuse as one fault what has more fields than there are."""
+        if isinstance(value, dict) and len(value) > len(cls.model_fields):
+            known = ", ".join(cls.model_fields)
+            raise PydanticCustomError(
+                "fields", "of {given} fields some are unknown; there are {known}", {"given": len(value), "known": known}
+            )
+        return value
 
 
 class RecommendRequest(_Request):
     """Histories to recommend for."""
 
     histories: Annotated[
-        list[Annotated[list[Reference], Field(max_length=MAX_HISTORY)]], Field(min_length=1, max_length=MAX_HISTORIES)
+        list[Annotated[list[Reference], Field(max_length=MAX_HISTORY, fail_fast=True)]],
+        Field(min_length=1, max_length=MAX_HISTORIES, fail_fast=True),
     ]
     """items of each user, oldest first; an empty history asks for what the model expects of anyone"""
     by: By = "title"
@@ -63,10 +78,12 @@ class RecommendRequest(_Request):
         ),
     ] = 0.0
     prior: PriorName = "counts"
-    allow: Annotated[list[Reference] | None, Field(max_length=MAX_LIST, description="recommend among these only")] = (
-        None
-    )
-    deny: Annotated[list[Reference], Field(max_length=MAX_LIST, description="recommend none of these")] = []
+    allow: Annotated[
+        list[Reference] | None, Field(max_length=MAX_LIST, fail_fast=True, description="recommend among these only")
+    ] = None
+    deny: Annotated[
+        list[Reference], Field(max_length=MAX_LIST, fail_fast=True, description="recommend none of these")
+    ] = []
     keep_history: Annotated[bool, Field(description="also recommend what is in the history")] = False
     without_history: Annotated[bool, Field(description="also list the k items that the prior likes best")] = False
     model: ModelName = None
@@ -77,7 +94,9 @@ class RecommendRequest(_Request):
 class ExplainRequest(_Request):
     """A history and the item whose recommendation is to be explained."""
 
-    history: Annotated[list[Reference], Field(min_length=1, max_length=MAX_HISTORY, description="oldest first")]
+    history: Annotated[
+        list[Reference], Field(min_length=1, max_length=MAX_HISTORY, fail_fast=True, description="oldest first")
+    ]
     item: Reference
     by: By = "title"
     prior: PriorName = "counts"
