@@ -150,6 +150,23 @@ def test_a_history_by_keyboard_and_why(tab, address, tmp_path):
         assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} scrolls sideways"
 
 
+def test_enter_takes_what_the_text_finds_however_fast_it_comes(tab, address):
+    tab.goto(address)
+    ready(tab)
+    query = tab.get_by_label("Add a title")
+    query.fill("fargo")
+    playwright.expect(tab.locator("#found [aria-selected=true]")).to_have_text("Fargo (1996)")
+    query.evaluate(
+        """field => {
+             field.value = "star wasr";
+             field.dispatchEvent(new Event("input"));
+             field.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter" }));
+           }"""
+    )
+    playwright.expect(tab.locator("#history span")).to_have_text(["Star Wars (1977)"])
+    ready(tab)
+
+
 def test_the_address_holds_the_state(tab, address):
     tab.goto(address)
     ready(tab)

@@ -92,6 +92,7 @@ async function fromAddress() {
 // ---- finding titles
 
 let offered = [], marked = -1, looking = null, pause = 0;
+let looked = ""; // the text of which the list is
 
 function offer(items) {
   offered = items;
@@ -121,20 +122,30 @@ function choose(place) {
   state.history.push(offered[place]);
   looking?.abort();
   clearTimeout(pause);
-  $("query").value = "";
+  $("query").value = looked = "";
   offer([]);
   changed();
 }
 
 async function look() {
   looking?.abort();
+  clearTimeout(pause);
   looking = new AbortController();
+  const q = $("query").value;
   try {
-    const { items } = await call(`/v1/items?${new URLSearchParams({ q: $("query").value, limit: 8 })}`, null, looking.signal);
-    if (document.activeElement === $("query")) offer(items);
+    const { items } = await call(`/v1/items?${new URLSearchParams({ q, limit: 8 })}`, null, looking.signal);
+    if (document.activeElement !== $("query")) return;
+    looked = q;
+    offer(items);
   } catch (error) {
     complain(error, look);
   }
+}
+
+async function pick() {
+  const wanted = $("query").value;
+  if (looked !== wanted) await look(); // the list is still of an earlier text
+  if (looked === wanted && $("query").value === wanted && marked >= 0) choose(marked);
 }
 
 $("query").addEventListener("input", () => {
@@ -146,7 +157,7 @@ $("query").addEventListener("blur", () => offer([]));
 $("query").addEventListener("keydown", (event) => {
   const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
   if (step && offered.length) mark((marked + step + offered.length) % offered.length);
-  else if (event.key === "Enter" && marked >= 0) choose(marked);
+  else if (event.key === "Enter" && (marked >= 0 || $("query").value !== looked)) pick();
   else if (event.key === "Escape" && offered.length) offer([]);
   else return;
   event.preventDefault();
