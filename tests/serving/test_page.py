@@ -167,6 +167,21 @@ def test_enter_takes_what_the_text_finds_however_fast_it_comes(tab, address):
     ready(tab)
 
 
+def test_a_model_that_fails_leaves_the_other_its_lists(chromium, address):
+    def fail(route):
+        if route.request.post_data_json["model"] == "one":
+            return route.fulfill(status=422, json={"detail": "it is gone"})
+        return route.fallback()
+
+    tab = chromium.new_page()
+    tab.route("**/v1/recommend", fail)
+    tab.goto(address)
+    playwright.expect(tab.get_by_label("other", exact=True).locator(".card")).to_have_count(2)
+    playwright.expect(tab.get_by_label("one", exact=True).locator("p")).to_have_text("Not answered: it is gone.")
+    playwright.expect(tab.locator(".card")).to_have_count(2)
+    tab.close()
+
+
 def test_the_address_holds_the_state(tab, address):
     tab.goto(address)
     ready(tab)

@@ -47,7 +47,8 @@ def test_a_replaced_folder_is_served_and_the_old_version_goes_on_for_whom_has_it
     put(runs[1], folder)
     wait_for(lambda: results == [True])
     after = served.find(None)
-    assert (before.name, after.name) == ("cft", "plain")
+    assert (before.name, after.name) == ("cft", "cft"), "clients go on to ask by the name that they know"
+    assert (after.recommender.run_name, served.find("cft"), served.find("plain")) == ("plain", after, None)
     assert before.version != after.version
     assert before.recommender.search([np.array([1])], 2).items.shape == (1, 2)
 

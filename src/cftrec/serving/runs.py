@@ -33,35 +33,36 @@ class Served:
 
     Attributes:
         recommender: it.
+        name: what requests call it.
         version: 16 hexadecimal digits that change when the RUN does.
         loaded: when it was loaded, UTC.
     """
 
     recommender: Recommender
+    name: str
     version: str
     loaded: datetime
 
     @classmethod
-    def load(cls, folder: Path) -> "Served":
+    def load(cls, folder: Path, name: str | None = None) -> "Served":
         """Load a RUN and answer once, so that the first request need not wait for what is prepared then.
+
+        Args:
+            folder: the RUN.
+            name: what requests call it; None: its own name.
 
         Raises:
             InputError: not a RUN, or a broken one.
         """
         recommender = Recommender.from_pretrained(folder)
         version = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:16]
-        served = cls(recommender, version, datetime.now(UTC))
+        served = cls(recommender, name or recommender.run_name, version, datetime.now(UTC))
         recommender.search([np.array([0])], 1)
         _ = recommender.tokenizer  # later the folder may hold another one
         served.titles.find("a", 1)
         served.log_prior("counts", np.array([0]))
         served.namesakes(np.array([0]))
         return served
-
-    @property
-    def name(self) -> str:
-        """The RUN's name."""
-        return self.recommender.run_name
 
     @cached_property
     def titles(self) -> TitleIndex:
@@ -186,17 +187,16 @@ class Runs:
     def _replace(self, place: int, folder: Path) -> None:
         begin = time.perf_counter()
         try:
-            served = Served.load(folder)
-            others = [one.name for number, one in enumerate(self._served) if number != place]
-            if served.name in others:
-                raise InputError(f"{folder}: another RUN that is served has its name, {served.name}")
+            # Whatever it is named: clients and open pages go on to ask by the name that they know.
+            served = Served.load(folder, self._served[place].name)
         except Exception as error:  # whatever is wrong with the new one, the old one still answers
             _LOG.error("%s: not loaded anew, the version before goes on: %s", folder, error)
             self._reloaded(False)
             return
         self._served[place] = served
         settle()
-        _LOG.info("%s: version %s loaded in %.1f s", folder, served.version, time.perf_counter() - begin)
+        took = time.perf_counter() - begin
+        _LOG.info("%s: version %s loaded in %.1f s, served as %s", folder, served.version, took, served.name)
         self._reloaded(True)
 
 

@@ -40,16 +40,16 @@ async function call(path, body, signal) {
   throw new Refused(answer.status, value, Number(answer.headers.get("Retry-After")));
 }
 
-function complain(error, again) {
+function complain(error, again, place = $("status")) {
   if (error.name === "AbortError") return;
   $("bearer").hidden = error.status !== 401;
   if (error.status === 503) {
     const wait = error.retry || 1;
-    $("status").textContent = `The service is busy; trying again in ${wait} s.`;
+    place.textContent = `The service is busy; trying again in ${wait} s.`;
     const now = round;
     setTimeout(() => now === round && again(), 1000 * wait);
   } else {
-    $("status").textContent = error.status ? `Not answered: ${error.message}.` : "The service cannot be reached.";
+    place.textContent = error.status ? `Not answered: ${error.message}.` : "The service cannot be reached.";
   }
 }
 
@@ -225,22 +225,29 @@ function changed(focused) {
   round += 1;
   writeAddress();
   showHistory(focused);
-  for (const model of state.models) model.place.querySelector(".lists")?.classList.add("busy");
-  answerAll();
-}
-
-async function answerAll() {
-  const now = round;
-  try {
-    const answers = await Promise.all(state.models.map((model) => call("/v1/recommend", request(model))));
-    if (now !== round) return;
-    $("bearer").hidden = true;
-    $("status").textContent = state.history.length ? "" : "Nothing is picked, so the lists show what is expected of anyone.";
-    answers.forEach((answer, place) => showAnswer(state.models[place], answer.results[0]));
-  } catch (error) {
-    if (now === round) complain(error, answerAll);
+  $("status").textContent = state.history.length ? "" : "Nothing is picked, so the lists show what is expected of anyone.";
+  for (const model of state.models) {
+    model.place.querySelector(".lists")?.classList.add("busy");
+    answer(model);
   }
 }
+
+async function answer(model) {
+  const now = round;
+  try {
+    const { results } = await call("/v1/recommend", request(model));
+    if (now !== round) return;
+    $("bearer").hidden = true;
+    showAnswer(model, results[0]);
+  } catch (error) {
+    if (now !== round) return;
+    const said = element("p", { class: "quiet", role: "status" });
+    model.place.replaceChildren(...heading(model), said, ...model.place.querySelectorAll(".lists"));
+    complain(error, () => answer(model), said);
+  }
+}
+
+const heading = (model) => (state.models.length > 1 ? [element("h3", { text: model.name })] : []);
 
 function request(model) {
   const histories = [state.history.map((item) => item.item_id)];
@@ -275,7 +282,7 @@ function showAnswer(model, { items, exact, without_history: without }) {
     element("p", { class: "quiet small", text: `Expected of anyone: ${PRIORS[priorOf(model)][1]}.` }),
   );
   model.place.replaceChildren(
-    ...(state.models.length > 1 ? [element("h3", { text: model.name })] : []),
+    ...heading(model),
     element("div", { class: "lists" }, likely, usual),
   );
 }
