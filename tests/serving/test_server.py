@@ -122,6 +122,35 @@ def test_hup_reloads_and_term_answers_what_was_accepted(process):
     assert "Traceback" not in started.stderr.read()
 
 
+LOADING = """
+import sys, time, types
+from cftrec.cli import main
+def serve(*_, **__):
+    print("loading", flush=True)
+    time.sleep(60)
+sys.modules["cftrec.serving"] = types.SimpleNamespace(serve=serve)
+sys.modules["cftrec.serving.api"] = types.SimpleNamespace(Limits=lambda *_: None)
+main(["serve", "a RUN that takes its time"])
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_while_a_run_is_loaded(number, code):
+    with subprocess.Popen(
+        [sys.executable, "-c", LOADING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as started:
+        assert started.stdout.readline() == "loading\n"
+        started.send_signal(signal.SIGHUP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            started.wait(0.5)
+        started.send_signal(number)
+        try:
+            assert started.wait(20) == code
+        finally:
+            started.kill()
+        assert started.stderr.read() == ""
+
+
 def fails(capsys, *arguments: str) -> str:
     with pytest.raises(SystemExit) as stop:
         main(["serve", *arguments])

@@ -2,13 +2,33 @@
 
 import importlib.util
 import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 from tyro.conf import Positional, arg
 
 from cftrec.errors import InputError
+
+
+@contextmanager
+def _signals_while_loading() -> Iterator[None]:
+    """Until the service heeds signals itself: end at once and quietly, and outlive the one that asks for a reload."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        os._exit(128 + number)  # nothing is half done, and an exception may get lost in what is being imported
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for number, action in before.items():
+            signal.signal(number, action)
 
 
 @dataclass
@@ -32,6 +52,10 @@ class Serve:
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT."""
+        with _signals_while_loading():
+            self._serve()
+
+    def _serve(self) -> None:
         if importlib.util.find_spec("fastapi") is None:
             raise InputError("serving needs more packages; install them with pip install 'cftrec[serve]'")
         from cftrec.serving import serve
