@@ -10,12 +10,17 @@ import sys
 import threading
 import time
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import uvicorn
 
 from cftrec.cli import main
 from cftrec.commands import Serve
+from cftrec.serving import make_app
+from cftrec.serving.api import Limits
+from cftrec.serving.server import _Server
 
 BODY = json.dumps({"histories": [["Star Wars", "Fargo"]], "k": 3})
 JSON = {"Content-Type": "application/json"}
@@ -53,6 +58,65 @@ def test_a_client_that_never_ends_its_request_does_not_hold_the_process(runs):
                 assert started.wait(20) == 0
             finally:
                 started.kill()
+
+
+@contextmanager
+def inside(runs, timeout_s: float):
+    """Serve in this process; give the port and the service."""
+    app = make_app(runs[:1], limits=Limits(timeout_s=timeout_s))
+    server = _Server(uvicorn.Config(app, port=0, log_config=None, lifespan="on", ws="none"), lambda: None)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1], app.state.service
+    finally:
+        server.should_exit = True
+        thread.join(30)
+
+
+HEAD = b"POST /v1/recommend HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "
+
+
+def test_who_does_not_finish_a_request_is_left(runs, monkeypatch):
+    monkeypatch.setattr("cftrec.serving.server._IDLE_S", 0.5)
+
+    def said(half: bytes) -> bytes:
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+            connection.sendall(half)
+            return b"".join(iter(lambda: connection.recv(2**16), b""))
+
+    with inside(runs, timeout_s=0.5) as (port, _):
+        assert said(b"") == said(HEAD) == b""
+        kept = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+        assert said(kept + HEAD).count(b"HTTP/1.1 200") == 1
+        for half in (b"100\r\n\r\n", b'100\r\n\r\n{"histories"'):
+            answer = said(HEAD + half).lower()
+            assert answer.startswith(b"http/1.1 408")
+            assert b"application/problem+json" in answer
+            assert b"connection: close" in answer
+
+
+def test_who_hangs_up_leaves_the_queue(runs):
+    begun, go_on = threading.Event(), threading.Event()
+    with inside(runs, timeout_s=60) as (port, service):
+        service.batcher.submit("other", lambda values: [begun.set(), go_on.wait(90)] and values, 1)
+        assert begun.wait(10)
+        try:
+            with socket.create_connection(("127.0.0.1", port)) as connection:
+                connection.sendall(HEAD + f"{len(BODY)}\r\n\r\n{BODY}".encode())
+                wait_for(lambda: service.batcher.waiting == 1)
+            wait_for(lambda: service.batcher.waiting == 0)
+        finally:
+            go_on.set()
+
+
+def wait_for(condition) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def ask(

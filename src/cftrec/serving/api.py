@@ -60,7 +60,8 @@ class Limits:
     Attributes:
         batch: histories answered at once.
         waiting: histories that may wait; beyond it requests get 503 with Retry-After.
-        timeout_s: seconds until a request that still has no answer gets 503.
+        timeout_s: seconds until a request whose body is still not there gets 408, and from then on until one that still
+            has no answer gets 503.
     """
 
     batch: int = 32
@@ -161,7 +162,9 @@ def make_app(folders: Sequence[Path], *, limits: Limits | None = None, token: st
     )
     app.state.service = service
     answer_with_problems(app)
-    app.add_middleware(Guard, metrics=metrics, token=token, draining=lambda: service.draining)
+    app.add_middleware(
+        Guard, metrics=metrics, token=token, draining=lambda: service.draining, timeout_s=limits.timeout_s
+    )
     bearer = [] if token is None else [Depends(HTTPBearer(auto_error=False, description="the service's token"))]
     app.include_router(_v1(service), prefix="/v1", dependencies=bearer)
     app.include_router(_probes(service, bearer))
@@ -172,7 +175,7 @@ def make_app(folders: Sequence[Path], *, limits: Limits | None = None, token: st
 def _v1(service: Service) -> APIRouter:
     router = APIRouter(tags=["recommendations"], responses=documented(401, 422, 503))
 
-    @router.post("/recommend", responses=documented(400, 413))
+    @router.post("/recommend", responses=documented(400, 408, 413))
     async def recommend(request: RecommendRequest, asker: Request) -> RecommendResponse:
         """Return the k best items of each history, best first."""
         deadline = service.limits.deadline()
@@ -184,7 +187,7 @@ def _v1(service: Service) -> APIRouter:
         results = [_recommendations(served, one) for one in ranked]
         return RecommendResponse(model=served.name, version=served.version, results=results)
 
-    @router.post("/explain", responses=documented(400, 413))
+    @router.post("/explain", responses=documented(400, 408, 413))
     async def explain(request: ExplainRequest, asker: Request) -> ExplainResponse:
         """Return the history's effect on one item, split over the title's tokens and the history's items."""
         deadline = service.limits.deadline()

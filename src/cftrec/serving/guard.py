@@ -1,5 +1,6 @@
-"""What every request passes: the token, the body's limit, the answer's headers, and the count."""
+"""What every request passes: the token, the body's limits, the answer's headers, and the count."""
 
+import asyncio
 import hmac
 from collections.abc import Callable
 from time import perf_counter
@@ -31,10 +32,13 @@ class Guard:
         metrics: where requests are counted.
         token: what a request must bear (RFC 6750) beyond the page and the probes; None: nothing.
         draining: whether the service is about to end, so that connections are closed after their answer.
+        timeout_s: seconds until a request's body must be there.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, token: str | None, draining: Callable[[], bool]) -> None:
-        self.app, self.metrics, self.draining = app, metrics, draining
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, token: str | None, draining: Callable[[], bool], timeout_s: float
+    ) -> None:
+        self.app, self.metrics, self.draining, self.timeout_s = app, metrics, draining, timeout_s
         self.token = None if token is None else token.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,7 +62,7 @@ class Guard:
         try:
             refusal = self._refusal(scope)
             handler = refusal if refusal is not None else self.app
-            await handler(scope, _limited(receive), send_with_headers)
+            await handler(scope, _limited(receive, self.timeout_s), send_with_headers)
         finally:
             route = scope["path"] if "endpoint" in scope else "other"  # no path has a part of a request in it
             self.metrics.request(route, status, perf_counter() - begin)
@@ -75,16 +79,24 @@ class Guard:
         return None
 
 
-def _limited(receive: Receive) -> Receive:
-    """Count a body that comes in pieces, whose length no header tells."""
-    received = 0
+def _limited(receive: Receive, timeout_s: float) -> Receive:
+    """Bound a body that comes in pieces: its length, which no header tells, and the seconds until its last piece."""
+    received, whole = 0, False
+    end = asyncio.get_running_loop().time() + timeout_s
 
-    async def counted() -> Message:
-        nonlocal received
-        message = await receive()
+    async def bounded() -> Message:
+        nonlocal received, whole
+        if whole:  # what comes now is the end of the connection
+            return await receive()
+        try:
+            async with asyncio.timeout_at(end):
+                message = await receive()
+        except TimeoutError:
+            raise HTTPException(408, "the body did not come in time", {"Connection": "close"}) from None
+        whole = not message.get("more_body", False)
         received += len(message.get("body", b""))
         if received > MAX_BODY:
-            raise HTTPException(413, _TOO_LARGE)
+            raise HTTPException(413, _TOO_LARGE, {"Connection": "close"})
         return message
 
-    return counted
+    return bounded

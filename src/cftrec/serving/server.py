@@ -5,6 +5,7 @@ import contextlib
 import logging
 import signal
 import socket
+import time
 from collections.abc import Callable, Sequence
 from math import ceil
 from pathlib import Path
@@ -17,7 +18,7 @@ from cftrec.errors import InputError
 from cftrec.serving.api import Limits, make_app
 from cftrec.serving.runs import settle
 
-_IDLE_S = 75  # a kept connection: longer than proxies keep theirs, so that none meets a door just closed
+_IDLE_S = 75  # without a whole request: longer than proxies keep theirs, so that none meets a door just closed
 _LEFT_S = 5  # after the time-out of the last request, until connections that still send or do not read are cut
 _FAREWELL_S = 0.5  # in which kept connections may still ask, and are closed after the answer
 
@@ -28,6 +29,26 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, farewell: Callable[[], None]) -> None:
         super().__init__(config)
         self._farewell = farewell
+        self._idle: dict[Any, float] = {}  # since when a connection with its last request waits for another
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look once a second for connections that nobody uses; called ten times as often."""
+        if counter % 10 == 0:
+            self._close_idle()
+        return await super().on_tick(counter)
+
+    def _close_idle(self) -> None:
+        """Close connections on which no request, or but half of its head, has come for long.
+
+        The protocol's own time-out begins after a first answer, and ends with the first byte of the next request.
+        """
+        now, before, self._idle = time.monotonic(), self._idle, {}
+        for connection in list[Any](self.server_state.connections):
+            if connection.cycle is None or connection.cycle.response_complete:
+                key = connection, connection.cycle
+                self._idle[key] = before.get(key, now)
+                if now - self._idle[key] > _IDLE_S:
+                    connection.transport.close()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """End once what was accepted is answered; at the second signal at once."""
@@ -104,6 +125,7 @@ def serve(
         access_log=False,
         server_header=False,
         lifespan="on",
+        ws="none",
         timeout_keep_alive=_IDLE_S,
         # Every request is answered by then; who is still sending one, or does not read the answer, is left.
         timeout_graceful_shutdown=ceil(service.limits.timeout_s) + _LEFT_S,
