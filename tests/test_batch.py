@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cftrec.artefacts import held
 from cftrec.batch import recommend_users
 from cftrec.errors import InputError
 from cftrec.text import Catalogue
@@ -304,7 +305,7 @@ def test_a_refused_job_leaves_nothing_in_the_way(tmp_path):
 def test_a_title_means_every_item_that_has_it_and_an_id_one(tmp_path):
     users = table(tmp_path, [["C"], ["i2"], ["A", "i3"], ["i0"]])
     for name, options, expected in (
-        ("leave out", {"deny": ["F"]}, [[5, 2, 3], [5], [5], [5]]),
+        ("leave out", {"deny": ["F"]}, [[5, 2, 3], [5], [5, 0], [5]]),
         ("keep", {"keep_history": True}, [[]] * 4),
     ):
         ranker = Ranker()
@@ -342,6 +343,14 @@ def test_a_byte_order_mark_is_no_part_of_the_lines(tmp_path):
     (tmp_path / "users.jsonl").write_text('{"user": 7, "history": ["F"]}\n', encoding="utf-8-sig")
     recommend_users(Ranker(), tmp_path / "users.jsonl", tmp_path / "out.parquet", 1)
     assert pl.read_parquet(tmp_path / "out.parquet")["items"].to_list() == [["i0"]]
+
+
+def test_one_call_at_a_time_is_at_a_job(tmp_path):
+    users, out = table(tmp_path, [["A"], ["B"]]), tmp_path / "out.parquet"
+    parts = interrupted(tmp_path, users, out)
+    with held(parts), pytest.raises(InputError, match="another command is changing it"):
+        recommend_users(Ranker(), users, out, 2, part_users=1)
+    assert recommend_users(Ranker(), users, out, 2, part_users=1)["resumed"] == 1
 
 
 def interrupted(folder, users, out):

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from cftrec import CFTConfig, Recommender
 from cftrec.artefacts import read_manifest, replaced_part
+from cftrec.cli import main
 from cftrec.decoding import sequence_log_probs
 from cftrec.errors import InputError
 from cftrec.training import train
@@ -239,11 +240,40 @@ def test_who_has_read_the_manifest_finds_its_files(run, tmp_path):
     assert len(catalogue_of(tmp_path / "run", manifest)) == len(Recommender.from_pretrained(run).catalogue) + 2
 
 
+def test_a_helper_and_a_gamma_are_two_ways(recommender):
+    helper = np.zeros((1, len(recommender.catalogue)))
+    with pytest.raises(InputError, match="give one of them"):
+        recommender.guided([np.array([8])], 3, gamma=0.5, helper=helper)
+    with pytest.raises(InputError, match="helper_weight 9"):
+        recommender.search([np.array([8])], 3, helper_weight=9)
+
+
 def test_a_title_in_the_history_leaves_out_every_item_that_has_it(recommender):
     shared = "Toy Story (1995)"
     for keep, expected in ((False, []), (True, ["i2", "i3"])):
         (answer,) = recommender.recommend([[shared]], k=20, keep_history=keep)
         assert sorted(item.item_id for item in answer if item.title == shared) == expected
+
+
+def test_so_it_does_where_titles_are_written_freely(run, capsys):
+    titles = []
+    for options in ([], ["--keep-history"]):
+        main(
+            [
+                "recommend",
+                str(run),
+                "--history",
+                "Toy Story (1995)",
+                "-k",
+                "20",
+                "--ungrounded",
+                "--beams",
+                "2",
+                *options,
+            ]
+        )
+        titles.append([line.split("\t")[2] for line in capsys.readouterr().out.splitlines()])
+    assert [one.count("Toy Story (1995)") for one in titles] == [0, 2]
 
 
 @pytest.mark.parametrize(
@@ -252,9 +282,12 @@ def test_a_title_in_the_history_leaves_out_every_item_that_has_it(recommender):
         ({"budget": 0}, "budget must be at least 1, not 0"),
         ({"budget_ms": -1.0}, "budget_ms must be at least 0"),
         ({"budget_ms": float("nan")}, "budget_ms must be at least 0, not nan"),
+        ({"gamma": 1.0, "prior": "bogus"}, "prior 'bogus' is not known"),
+        ({"gamma": 1.0, "top": 0}, "top must be at least 1"),
+        ({"gamma": 1e308}, "gamma 1e[+]308: is too large"),
     ],
 )
-def test_budgets_that_are_none(recommender, options, message):
+def test_options_that_make_no_search(recommender, options, message):
     with pytest.raises(InputError, match=message):
         recommender.recommend([["Fargo"]], **options)
 

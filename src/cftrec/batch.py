@@ -10,13 +10,14 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import polars as pl
 
-from cftrec.artefacts import MANIFEST, read_json, sha256, write_json
+from cftrec.artefacts import MANIFEST, held, read_json, sha256, write_json
 from cftrec.data.dataset import Dataset
 from cftrec.data.sources.sheet import listed
 from cftrec.errors import InputError
@@ -60,8 +61,8 @@ def recommend_users(
             `item` (an event a row, each user's oldest first). An entry that is both an id and a title is taken as id.
         out: the file, a row a user in the input's order: `user`, `items` (ids, best first), `titles`, `scores` (log p),
             `untrained` (of each item, see `Recommendation`), `exact`, `bound` (where it is not exact, the most log p
-            that an item which is not in the list could have; else null), and `unknown`, how many entries of the history
-            the RUN does not know and leaves out.
+            that an item which was not looked into could have; else null), and `unknown`, how many entries of the
+            history the RUN does not know and leaves out.
         k: items a user, at least 1.
         progress: called with (users done, users in all).
         part_users: users of a part.
@@ -75,7 +76,7 @@ def recommend_users(
 
     Raises:
         InputError: `users` cannot be read, an option cannot be used, `out` is there already, or an interrupted job with
-            other arguments or broken parts is.
+            other arguments or broken parts is, or another call is at it.
     """
     if k < 1:
         raise InputError(f"-k {k}: must be at least 1")
@@ -86,18 +87,26 @@ def recommend_users(
     if not mark.is_file():
         raise InputError(f"{users}: no such table, and no DATASET folder; name what holds the users")
     run = recommender.run_name if recommender.folder is None else sha256(recommender.folder / MANIFEST)
-    _claim(folder, out, {"users": sha256(mark), "run": run, "k": k, "part_users": part_users, "options": options})
-    try:
-        resumed = 0 if out.exists() else _answer_all(recommender, users, folder, out, k, part_users, progress, options)
-    except InputError:
-        if not any(folder.glob("part-*")):  # nothing is lost, and another call is free to say it otherwise
-            shutil.rmtree(folder)
-        raise
-    inexact = (~pl.col("exact")).sum().alias("inexact")
-    counts = (
-        pl.scan_parquet(out, glob=False).select(pl.len().alias("users"), pl.col("unknown").sum(), inexact).collect()
-    )
-    shutil.rmtree(folder)
+    job = {"users": sha256(mark), "run": run, "k": k, "part_users": part_users, "options": options}
+    folder.mkdir(parents=True, exist_ok=True)
+    with held(folder):
+        try:
+            _claim(folder, out, job)
+        except InputError:
+            with suppress(OSError):  # whatever is in it is not this call's
+                folder.rmdir()
+            raise
+        try:
+            done = out.exists()
+            resumed = 0 if done else _answer_all(recommender, users, folder, out, k, part_users, progress, options)
+        except InputError:
+            if not any(folder.glob("part-*")):  # nothing is lost, and another call is free to say it otherwise
+                shutil.rmtree(folder)
+            raise
+        inexact = (~pl.col("exact")).sum().alias("inexact")
+        columns = (pl.len().alias("users"), pl.col("unknown").sum(), inexact)
+        counts = pl.scan_parquet(out, glob=False).select(columns).collect()
+        shutil.rmtree(folder)
     return counts.row(0, named=True) | {"resumed": resumed}
 
 
@@ -141,7 +150,7 @@ def _answer_all(
 
 
 def _claim(folder: Path, out: Path, job: dict[str, Any]) -> None:
-    """Make the folder of parts, or take up one that the same job has left, even if only its removal was missing."""
+    """Take the folder of parts, or take up what the same job has left in it, even if only its removal was missing."""
     mark, made = folder / _JOB, folder / _OUTPUT
     found, wanted = read_json(mark) if mark.is_file() else None, json.loads(json.dumps(job))
     if os.path.lexists(out):
@@ -149,10 +158,8 @@ def _claim(folder: Path, out: Path, job: dict[str, Any]) -> None:
         if not ours:
             raise InputError(f"{out}: is there already; name another file or remove it first")
     if found is None:
-        if folder.is_dir() and any(not file.name.startswith(".") for file in folder.iterdir()):
+        if any(folder.glob("[!.]*")):
             raise InputError(f"{folder}: holds something else than the parts of a job; move it away first")
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
         write_json(mark, job)
     elif found != wanted:
         known = found if isinstance(found, dict) else {}
@@ -270,15 +277,18 @@ def _answers(
     histories = [np.array([item for item in items if item >= 0], dtype=np.int64) for items in entries]
     k = min(k, len(catalogue))
     allowed, denied = options.get("allow"), catalogue.named(options.get("deny") or ())
-    twins = [
-        catalogue.namesakes(
-            entry for entry, item in zip(history, items, strict=True) if item >= 0 and ids[item] != entry
-        )
+    by_title = [
+        [item for entry, item in zip(history, items, strict=True) if item >= 0 and ids[item] != entry]
         for history, items in zip(rows["history"], entries, strict=True)
-    ]  # of what is named by title
+    ]
     rules = {
         "allow": None if allowed is None else [catalogue.named(allowed)] * len(histories),
-        "deny": [denied if options.get("keep_history") else np.concatenate((denied, items)) for items in twins],
+        "deny": [
+            denied
+            if options.get("keep_history")
+            else np.concatenate((denied, catalogue.namesakes(np.array(items, dtype=np.int64))))
+            for items in by_title
+        ],
     }
     found: SearchResult | GuidedResult
     if "gamma" in options:

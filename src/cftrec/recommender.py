@@ -55,7 +55,7 @@ class Recommendation:
         score: what it is ranked by: log_p, or log_p + gamma x effect.
         exact: whether the search proved that the list it stands in is the best one; False once the budget is spent.
             With a gamma: that what was ordered anew are the likeliest items.
-        bound: where it is not exact, the highest log p that a title which is not in the list could have; else -inf.
+        bound: where it is not exact, the highest log p that a title which was not looked into could have; else -inf.
         untrained: whether the way to the title passes a choice that did not exist in training (`Catalogue.untrained`).
         log_p: log p(title | history) under the RUN's softmax (nats).
         effect: log p(title | history) - log prior(title), under the catalogue softmax (nats); None without a gamma.
@@ -183,7 +183,8 @@ class Recommender:
 
         Raises:
             InputError: a title is not in the catalogue (the message offers the nearest three), no such column, k, beam,
-                budget, top or a cap below 1, a budget_ms or a gamma below 0, or a prior that the RUN does not have.
+                budget or a cap below 1, a budget_ms or a gamma below 0; with a gamma a top below 1, or a prior that
+                the RUN does not have.
         """
         indices = [self.catalogue.index_of(titles) for titles in histories]
         denied = self.catalogue.named(deny)
@@ -192,8 +193,8 @@ class Recommender:
             "keep_history": keep_history,
             "allow": None if allow is None else [self.catalogue.named(allow)] * len(indices),
             "deny": [
-                np.concatenate((denied, self.catalogue.namesakes([] if keep_history else titles)))
-                for titles in histories
+                denied if keep_history else np.concatenate((denied, self.catalogue.namesakes(items)))
+                for items in indices
             ],
             "cap": cap,
             "budget": budget,
@@ -288,11 +289,11 @@ class Recommender:
         if budget_ms is not None and not budget_ms >= 0:
             raise InputError(f"budget_ms must be at least 0, not {budget_ms}")
         caps = [Cap(self.catalogue.groups(column), most) for column, most in (cap or {}).items()]
+        if not 0 <= helper_weight <= 1:
+            raise InputError(f"helper_weight {helper_weight}: must be from 0 to 1")
         if helper is not None and len(helper) != len(histories):
             raise InputError(f"helper: scores of {len(helper)} users for {len(histories)} histories")
-        excluded = _left_out(histories, keep, keep_history)
-        if deny is not None:
-            excluded = [np.concatenate(pair) for pair in zip(excluded, deny, strict=True)]
+        excluded = _left_out(histories, keep, keep_history, deny)
         nobody = np.empty(0, dtype=np.int64)
         empty = SearchResult(
             np.empty((0, k), np.int32), np.empty((0, k)), nobody.astype(bool), nobody, nobody.astype(float)
@@ -338,11 +339,13 @@ class Recommender:
             gamma: weight of the effect log p - log prior, 0 or more.
             prior: "counts", "trained" or "counterfactual" (`prior`).
             top: most likely items that are ordered anew; at least k are.
-            options: further arguments of `search`.
+            options: further arguments of `search`, but a helper's, which orders by other scores than log p.
 
         Raises:
-            InputError: k or top below 1, a gamma below 0, or a prior that the RUN does not have.
+            InputError: k or top below 1, a gamma below 0, a helper, or a prior that the RUN does not have.
         """
+        if options.get("helper") is not None:
+            raise InputError("a gamma orders by log p, and a helper's scores are mixed into it; give one of them")
         if top < 1:
             raise InputError(f"top must be at least 1, not {top}")
         expected = self.prior(prior)
@@ -363,6 +366,8 @@ class Recommender:
         keep_history: bool = False,
         beams: int = BEAMS,
         grounded: int | None = None,
+        *,
+        deny: Sequence[Items] | None = None,
     ) -> UngroundedResult:
         """Let the model write titles freely and take the catalogue's nearest ones; see `decoding.ungrounded`.
 
@@ -373,6 +378,7 @@ class Recommender:
             keep_history: leave nothing out.
             beams: titles written for a user, at least 1.
             grounded: best beams that take turns, from 1 (the authors' way) to `beams`; None: all.
+            deny: as for `search`.
 
         Raises:
             InputError: k or beams below 1, or grounded out of range.
@@ -384,7 +390,7 @@ class Recommender:
         embeddings = self._stored(
             _EMBEDDINGS, lambda: {"titles": title_embeddings(self.model, self.catalogue, self.prompt)}
         )["titles"]
-        excluded = _left_out(histories, keep, keep_history)
+        excluded = _left_out(histories, keep, keep_history, deny)
         invented = np.empty((0, beams), dtype=bool)
         parts = [UngroundedResult(np.empty((0, k), np.int32), np.empty((0, k)), invented[:, 0], invented)]
         batches = _batches(histories, max(1, BATCH // beams))
@@ -601,12 +607,14 @@ def _batches(histories: Sequence[Items], size: int = BATCH) -> list[NDArray[np.i
     return [order[begin : begin + size] for begin in range(0, len(order), size)]
 
 
-def _left_out(histories: Sequence[Items], keep: Sequence[int] | None, keep_history: bool) -> list[Items]:
-    """Return for each user the items that are not recommended."""
+def _left_out(
+    histories: Sequence[Items], keep: Sequence[int] | None, keep_history: bool, deny: Sequence[Items] | None
+) -> list[Items]:
+    """Return for each user the items that are not recommended: those denied are not, even if they are kept."""
     excluded = [np.empty(0, dtype=np.int64) if keep_history else np.asarray(history) for history in histories]
-    if keep is None:
-        return excluded
-    return [items[items != kept] for items, kept in zip(excluded, keep, strict=True)]
+    if keep is not None:
+        excluded = [items[items != kept] for items, kept in zip(excluded, keep, strict=True)]
+    return excluded if deny is None else [np.concatenate(pair) for pair in zip(excluded, deny, strict=True)]
 
 
 def _reordered(parts: Sequence[_Result], batches: Sequence[NDArray[np.int64]]) -> _Result:

@@ -125,9 +125,9 @@ class Recommend:
     def _ground(self, recommender: Any, titles: list[str]) -> None:
         catalogue = recommender.catalogue
         history, k = catalogue.index_of(titles), min(self.k, len(catalogue))
-        found = recommender.ungrounded(
-            [history], k, keep_history=self.keep_history, beams=self.beams, grounded=self.grounded
-        )
+        twins = [catalogue.namesakes(history[:0] if self.keep_history else history)]
+        options = {"keep_history": self.keep_history, "beams": self.beams, "grounded": self.grounded, "deny": twins}
+        found = recommender.ungrounded([history], k, **options)
         for rank, (item, score) in enumerate(zip(found.items[0], found.scores[0], strict=True), 1):
             if item >= 0:
                 print(f"{rank}\t{score:.4f}\t{catalogue.titles[item]}\t{catalogue.item_ids[item]}")

@@ -49,12 +49,14 @@ def guided(found: SearchResult, log_p: Floats, prior: Prior, gamma: float, k: in
         k: items kept, at most M.
 
     Raises:
-        InputError: a gamma below 0.
+        InputError: a gamma below 0, or so large that scores overflow.
     """
     if not 0 <= gamma < np.inf:
         raise InputError(f"gamma {gamma}: must be a number from 0 (likeliest first) on")
     there = found.items >= 0
     effect = np.where(there, log_p, 0) - np.where(there, prior.items[found.items], 0)
+    if gamma > np.finfo(np.float64).max / 1e6:  # effects are nats, thousands at most
+        raise InputError(f"gamma {gamma:g}: is too large; from about 1e6 on the effect alone decides")
     scores = found.scores + gamma * effect
     order = np.lexsort((found.items, -scores))[:, :k]
     parts = (np.take_along_axis(part, order, 1) for part in (found.items, scores, found.scores, effect))

@@ -311,7 +311,7 @@ async def _listed(served: Served, by: str, name: str, references: Sequence[str])
 
 def _meant(served: Served, by: str, items: Items) -> Items:
     """Return what is recommended or left out where a request names some items: a title means all that have it."""
-    return served.namesakes(items) if by == "title" else items
+    return served.recommender.catalogue.namesakes(items) if by == "title" else items
 
 
 async def _resolve(served: Served, by: str, named: dict[str, str]) -> Items:

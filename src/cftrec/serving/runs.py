@@ -5,7 +5,6 @@ import hashlib
 import logging
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -61,7 +60,7 @@ class Served:
         _ = recommender.tokenizer  # later the folder may hold another one
         served.titles.find("a", 1)
         served.log_prior("counts", np.array([0]))
-        served.namesakes(np.array([0]))
+        recommender.catalogue.namesakes(np.array([0]))
         return served
 
     @cached_property
@@ -73,18 +72,6 @@ class Served:
     def by_title(self) -> dict[str, int]:
         """Item index of each title; of items that share one the first."""
         return {title: item for item, title in reversed(list(enumerate(self.recommender.catalogue.titles)))}
-
-    def namesakes(self, items: Items) -> Items:
-        """Return all items that share a title with one of some items, int64, ascending."""
-        return np.unique(np.concatenate([items, *(self._sharing.get(item, items[:0]) for item in items.tolist())]))
-
-    @cached_property
-    def _sharing(self) -> dict[int, Items]:
-        """Of each item that shares its title, all that have it."""
-        items = defaultdict(list)
-        for item, title in enumerate(self.recommender.catalogue.titles):
-            items[title].append(item)
-        return {item: np.array(group) for group in items.values() if len(group) > 1 for item in group}
 
     @cached_property
     def by_id(self) -> dict[str, int]:

@@ -185,10 +185,10 @@ class Catalogue:
                 raise InputError(f"unknown title {title!r}; {self._offer(title)}")
         return np.array([self._index[title] for title in titles], dtype=np.int64)
 
-    def namesakes(self, titles: Iterable[str]) -> NDArray[np.int64]:
-        """Return all items that have a title which several items share, of those given, int64."""
-        sharing = [self._shared[title] for title in titles if title in self._shared]
-        return np.concatenate([np.empty(0, dtype=np.int64), *sharing])
+    def namesakes(self, items: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Return all items whose title is that of one of some items, these among them, int64, ascending."""
+        sharing = [self._sharing[item] for item in items.tolist() if item in self._sharing]
+        return np.unique(np.concatenate([items, *sharing])).astype(np.int64)
 
     def named(self, names: Iterable[str]) -> NDArray[np.int64]:
         """Return the items that are meant by ids or titles, int64, ascending; a title means all items that have it.
@@ -233,11 +233,12 @@ class Catalogue:
         return {title: item for item, title in reversed(list(enumerate(self.titles)))}
 
     @cached_property
-    def _shared(self) -> dict[str, NDArray[np.int64]]:
+    def _sharing(self) -> dict[int, NDArray[np.int64]]:
+        """Of each item that shares its title, all that have it."""
         titles = pl.Series("title", self.titles, dtype=pl.String)
         several = pl.DataFrame({"title": titles}).with_row_index("item").filter(titles.is_duplicated())
-        groups = several.group_by("title").agg(pl.col("item").cast(pl.Int64))
-        return {title: np.array(items, dtype=np.int64) for title, items in groups.iter_rows()}
+        groups = several.group_by("title").agg(pl.col("item").cast(pl.Int64))["item"]
+        return {item: group.to_numpy() for group in groups for item in group}
 
 
 def _trie_of(sequences: Ragged) -> Trie:
