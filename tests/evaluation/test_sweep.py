@@ -74,6 +74,22 @@ def test_a_hopeless_cell_is_stopped(data, tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "s" / "cells").iterdir()] == ["learning_rate=1e-2"]
 
 
+@pytest.mark.parametrize("keep_all", [False, True])
+def test_a_cell_that_a_search_draws_again_is_trained_and_shown_once(data, tmp_path, monkeypatch, keep_all):
+    trained = []
+    monkeypatch.setattr(module, "train", lambda data, run, *rest: trained.append(run.name) or train(data, run, *rest))
+    space = read_space(["beta=0.1,0.3"])
+    options = {"metric": "eval_normal", "trials": 5, "keep_all": keep_all}
+    summary = sweep(data, tmp_path / "s", space, OPTIONS, **options)
+    runs = {run.name for run in (tmp_path / "s" / "cells").iterdir()}
+    assert len(trained) == len(set(trained)) == 2
+    assert {cell["options"]["beta"] for cell in summary["cells"]} == {"0.1", "0.3"}
+    assert runs == {cell["run"].split("/")[1] for cell in summary["cells"] if "run" in cell}
+    assert len(runs) == (2 if keep_all else 1)
+    assert summary["best"]["run"].split("/")[1] in runs
+    assert sweep(data, tmp_path / "s", space, OPTIONS, **options | {"trials": 6}) == summary
+
+
 class Stop(TrainerCallback):
     """Interrupts at a step."""
 

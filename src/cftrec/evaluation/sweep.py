@@ -53,7 +53,7 @@ def sweep(
         config_file: YAML file of options of all cells.
         preset: named options of all cells, which all others go before.
         metric: the validation metric that decides, as for `metric_for_best_model`.
-        trials: cells of a search; None: the whole grid.
+        trials: draws of a search, of which one that repeats a cell trains nothing; None: the whole grid.
         evaluations: evaluations of a training, evenly spaced, at which a hopeless one may stop.
         keep_all: keep every cell's RUN (in `cells/`), not the best one alone.
         seed: of the search.
@@ -89,10 +89,13 @@ def sweep(
 
     def run(trial: Any) -> float:
         values = _suggest(trial, space)
+        if any(other.params == trial.params for other in _done(study)):
+            trial.set_user_attr("seconds", 0.0)  # a draw, too, or a search of few cells would have no end
+            raise _Repeated
         return _train_cell(optuna, trial, data, out, load_config(config_file, common | values, preset), values)
 
-    while _finished(study) < (len(grid) if trials is None else trials):
-        study.optimize(run, n_trials=1, catch=(InputError,))
+    while len(_done(study)) < (len(grid) if trials is None else trials):
+        study.optimize(run, n_trials=1, catch=(InputError, _Repeated))
         _summarise(study, config.best_metric, out, keep_all)
     return _summarise(study, config.best_metric, out, keep_all)
 
@@ -170,9 +173,9 @@ def _take_up(optuna: Any, study: Any, grid: list[Values]) -> None:
         study.enqueue_trial(values)
 
 
-def _finished(study: Any) -> int:
-    """Count the cells that are done: trained, stopped, or not to be trained."""
-    return sum(trial.state.is_finished() and "seconds" in trial.user_attrs for trial in study.trials)
+def _done(study: Any) -> list[Any]:
+    """Return the draws that are done: trained, stopped, not to be trained, or a cell again."""
+    return [trial for trial in study.trials if trial.state.is_finished() and "seconds" in trial.user_attrs]
 
 
 def _suggest(trial: Any, space: Space) -> Values:
@@ -186,6 +189,10 @@ def _suggest(trial: Any, space: Space) -> Values:
         else:
             values[key] = repr(trial.suggest_float(key, kind.low, kind.high, log=kind.log))
     return values
+
+
+class _Repeated(Exception):
+    """A search has drawn a cell that is done. Optuna takes the draw for failed, so that it weighs nothing there."""
 
 
 class _Report(TrainerCallback):
@@ -237,8 +244,8 @@ def _summarise(study: Any, metric: str, out: Path, keep_all: bool) -> dict[str, 
     """Write summary.json, best cell first, and remove the RUNs that are not wanted."""
     sign = -1 if study.direction.name == "MAXIMIZE" else 1
     found: list[dict[str, Any]] = []
-    for trial in study.trials:
-        if "seconds" not in trial.user_attrs:
+    for trial in _done(study):
+        if any(cell["options"] == trial.params for cell in found):
             continue
         state = _STATES[trial.state.name]
         reported = [value for value in trial.intermediate_values.values() if math.isfinite(value)]
@@ -253,9 +260,9 @@ def _summarise(study: Any, metric: str, out: Path, keep_all: bool) -> dict[str, 
     order = {"complete": 0, "stopped": 1, "failed": 2}
     found.sort(key=lambda cell: (order[cell["state"]], math.inf if cell["value"] is None else sign * cell["value"]))
     complete = found[0] if found and found[0]["state"] == "complete" else None
+    kept = {cell["run"] for cell in found if cell is complete or (keep_all and cell["state"] == "complete")}
     for cell in found:
-        kept = cell is complete or (keep_all and cell["state"] == "complete")
-        if not kept and (run := cell.pop("run", None)):
+        if cell.get("run") not in kept and (run := cell.pop("run", None)):
             shutil.rmtree(out / run, ignore_errors=True)
     summary = {"metric": metric, "split": "validation", "best": complete, "cells": found}
     write_json(out / _SUMMARY, summary)
