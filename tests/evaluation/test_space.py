@@ -62,4 +62,14 @@ def test_a_key_twice_nothing_at_all_and_a_grid_of_a_range_are_refused():
 
 
 def test_a_cell_has_a_name_that_is_a_folder():
-    assert cell_name({"beta": "0.5", "model": "a/b c"}) == "beta=0.5,model=a_b_c"
+    assert cell_name({"beta": "0.5", "model": "a_b-c"}) == "beta=0.5,model=a_b-c"
+    changed = cell_name({"beta": "0.5", "model": "a/b c"})
+    assert changed.startswith("beta=0.5,model=a_b_c~")
+    assert changed == cell_name({"beta": "0.5", "model": "a/b c"})
+
+
+@given(st.lists(st.text("ab_ /~,={}[]", min_size=1, max_size=3) | st.text("ab", min_size=400), unique=True))
+def test_cells_have_names_of_their_own_that_file_systems_take(values):
+    names = [cell_name({"item_text": value}) for value in values]
+    assert len(set(names)) == len(values)
+    assert all(len(name) < 200 and "/" not in name for name in names)

@@ -90,6 +90,15 @@ def test_a_cell_that_a_search_draws_again_is_trained_and_shown_once(data, tmp_pa
     assert sweep(data, tmp_path / "s", space, OPTIONS, **options | {"trials": 6}) == summary
 
 
+def test_values_that_differ_in_what_no_folder_is_named_by_are_trained_apart(data, tmp_path):
+    space = read_space(["item_text={title} ({item_id}),{title} [{item_id}]"])
+    summary = sweep(data, tmp_path / "s", space, OPTIONS, metric="eval_normal", keep_all=True)
+    assert len({cell["run"] for cell in summary["cells"]}) == 2
+    for cell in summary["cells"]:
+        manifest = json.loads((tmp_path / "s" / cell["run"] / "manifest.json").read_text())
+        assert manifest["config"]["item_text"] == cell["options"]["item_text"]
+
+
 class Stop(TrainerCallback):
     """Interrupts at a step."""
 
@@ -118,6 +127,19 @@ def test_an_interrupted_sweep_goes_on_to_the_same_summary(data, tmp_path, monkey
     same = [cell for cell in taken_up["cells"] if str(cell["options"]) in before]
     assert len(same) >= 2  # a search draws anew after an interruption
     assert all(cell["value"] == before[str(cell["options"])] for cell in same)
+
+
+def test_a_run_of_other_options_is_not_taken_for_a_cell(data, tmp_path, monkeypatch):
+    space, out = read_space(["beta=0.1,0.3"]), tmp_path / "s"
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "TrainingBar", lambda name: Stop(1))
+        with pytest.raises(KeyboardInterrupt):
+            sweep(data, out, space, OPTIONS, metric="eval_normal")
+    other = train(data, out / "cells" / "beta=0.1", load_config(None, OPTIONS | {"beta": 0.2}))
+    done, failed = sweep(data, out, space, OPTIONS, metric="eval_normal")["cells"]
+    assert (done["state"], failed["state"]) == ("complete", "failed")
+    assert "holds a RUN with another beta" in failed["error"]
+    assert other.is_dir()
 
 
 def test_the_command_prints_the_cells_and_where_the_best_is(data, tmp_path, capsys):

@@ -1,6 +1,8 @@
 """What a sweep varies: config keys with lists of values or ranges, as typed on a command line."""
 
+import hashlib
 import itertools
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -9,6 +11,8 @@ from typing import get_type_hints
 
 from cftrec.errors import InputError
 from cftrec.training import CFTConfig
+
+_LONGEST = 160  # characters of a name: file systems take 255 bytes, and hidden folders beside it have longer ones
 
 Values = dict[str, str]
 """An option's name -> its value, as `--set` takes it."""
@@ -65,8 +69,13 @@ def cells(space: Space) -> list[Values]:
 
 
 def cell_name(values: Values) -> str:
-    """Return a cell's name, fit for a folder: `effect_weight=0.1,beta=0.5`."""
-    return ",".join(f"{key}={re.sub(r'[^A-Za-z0-9.+@-]', '_', value)}" for key, value in values.items())
+    """Return a cell's name, fit for a folder and no other cell's: `effect_weight=0.1,beta=0.5`.
+
+    Where characters had to be replaced or the name to be cut, a hash of the exact values ends it.
+    """
+    plain = ",".join(f"{key}={value}" for key, value in values.items())
+    name = ",".join(f"{key}={re.sub(r'[^A-Za-z0-9.+@_-]', '_', value)}" for key, value in values.items())[:_LONGEST]
+    return name if name == plain else f"{name}~{hashlib.sha256(json.dumps(values).encode()).hexdigest()[:12]}"
 
 
 def _values(text: str, given: str) -> list[str]:

@@ -216,10 +216,12 @@ class _Report(TrainerCallback):
 def _train_cell(optuna: Any, trial: Any, data: Path, out: Path, config: CFTConfig, values: Values) -> float:
     """Train a cell's RUN and return its best validation metric."""
     run = out / "cells" / cell_name(values)
-    trial.set_user_attr("run", str(run.relative_to(out)))
     begin = time.perf_counter()
     try:
-        if not run.exists():  # else the sweep was interrupted between the RUN and its account
+        if taken := run.exists():  # the sweep was interrupted between the RUN and its account
+            _check_own(run, config)
+        trial.set_user_attr("run", str(run.relative_to(out)))
+        if not taken:
             callbacks = [_Report(optuna, trial, config.best_metric), TrainingBar(f"{trial.number + 1}: {run.name}")]
             measure = ranking_metrics if config.best_metric == RANKED else None
             train(data, run, config, callbacks, measure)
@@ -235,6 +237,16 @@ def _train_cell(optuna: Any, trial: Any, data: Path, out: Path, config: CFTConfi
     trial.set_user_attr("seconds", time.perf_counter() - begin)
     found = [line[config.best_metric] for line in read_json(run / "log.json")["log"] if config.best_metric in line]
     return max(found) if config.greater_is_better else min(found)
+
+
+def _check_own(run: Path, config: CFTConfig) -> None:
+    """Refuse a RUN that was trained with other options; only its `batching` is what "auto" came to."""
+    known, wanted = (
+        options | {"batching": None} for options in (read_manifest(run, "run")["config"], config.to_options())
+    )
+    differs = sorted(key for key in known.keys() | wanted.keys() if known.get(key) != wanted.get(key))
+    if differs:
+        raise InputError(f"{run}: holds a RUN with another {', '.join(differs)}; move it away and sweep anew")
 
 
 _STATES = {"COMPLETE": "complete", "PRUNED": "stopped", "FAIL": "failed"}
