@@ -1,12 +1,15 @@
 """A sweep: every cell's value as its own training gives it, hopeless cells stopped, interrupted sweeps gone on with."""
 
+import dataclasses
 import json
 
+import numpy as np
 import pytest
 from tests.training.small_options import SMALL
 from transformers import TrainerCallback
 
 from cftrec.cli import main
+from cftrec.data import SPLITS, Dataset
 from cftrec.data.world import WorldOptions, make_world
 from cftrec.errors import InputError
 from cftrec.evaluation import sweep as module
@@ -157,7 +160,16 @@ def test_the_command_prints_the_cells_and_where_the_best_is(data, tmp_path, caps
     ("vary", "more", "message"),
     [
         (["effect_weight=0.5,-1"], {}, "effect_weight=-1"),
-        (["betta=0.5,0.7"], {}, "unknown option 'betta'"),
+        (["betta=0.5,0.7"], {}, "^--vary betta: unknown option; did you mean beta"),
+        (["foo=1,2"], {}, "^--vary foo: unknown option; is it misspelt"),
+        (["metric_for_best_model=eval_loss,eval_ndcg@10"], {}, "^--vary metric_for_best_model: .* one metric"),
+        (["beta=0.1,0.5"], {"metric": "eval_prior"}, "^--metric eval_prior: needs prior_weight above 0"),
+        (["prior_weight=0,0.1"], {"metric": "eval_prior"}, "^--metric eval_prior: needs prior_weight above 0"),
+        (
+            ["effect_weight=0,0.1"],
+            {"metric": "eval_effect"},
+            "^--metric eval_effect: needs effect_weight or prior_weight",
+        ),
         (["effect_weight=-1..7"], {"trials": 2}, "effect_weight=-1"),
         (["beta=0.1,0.5"], {"trials": 0}, "must be at least 1"),
         (["max_steps=2,3"], {}, "both fixed"),
@@ -166,4 +178,29 @@ def test_the_command_prints_the_cells_and_where_the_best_is(data, tmp_path, caps
 def test_mistakes_are_told_before_anything_is_done(data, tmp_path, vary, more, message):
     with pytest.raises(InputError, match=message):
         sweep(data, tmp_path / "s", read_space(vary), OPTIONS, **more)
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    ("vary", "metric", "trials", "fixed"),
+    [
+        ("effect_weight=0.1,0.2", "eval_effect", None, {}),
+        ("effect_weight=0,0.1", "eval_effect", None, {"prior_weight": 0.1}),
+        ("prior_weight=0..1", "eval_prior", 2, {}),
+    ],
+)
+def test_a_metric_that_every_cell_measures_is_taken(data, tmp_path, vary, metric, trials, fixed):
+    summary = sweep(
+        data, tmp_path / "s", read_space([vary]), OPTIONS | {"max_steps": 1} | fixed, metric=metric, trials=trials
+    )
+    assert all(cell["value"] > 0 for cell in summary["cells"])
+
+
+@pytest.mark.parametrize("metric", ["eval_loss", "eval_ndcg@10"])
+def test_without_validation_targets_nothing_is_trained(data, tmp_path, metric):
+    world = Dataset.load(data)
+    without = dataclasses.replace(world, split=np.where(world.split == SPLITS.index("validation"), 0, world.split))
+    without.save(tmp_path / "without")
+    with pytest.raises(InputError, match="no validation target"):
+        sweep(tmp_path / "without", tmp_path / "s", read_space(["beta=0.1,0.5"]), OPTIONS, metric=metric)
     assert not (tmp_path / "s").exists()

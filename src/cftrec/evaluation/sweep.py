@@ -5,6 +5,8 @@ whose best validation metric so far is worse than the median of the others at th
 never looked at.
 """
 
+import dataclasses
+import difflib
 import math
 import shutil
 import time
@@ -15,6 +17,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from cftrec.artefacts import MANIFEST, read_json, read_manifest, refuse_if_taken, sha256, write_json
+from cftrec.data import Dataset
 from cftrec.errors import InputError
 from cftrec.evaluation.space import Range, Space, Values, cell_name, cells
 from cftrec.evaluation.validation import ranking_metrics
@@ -63,13 +66,15 @@ def sweep(
         and seconds; best first.
 
     Raises:
-        InputError: optuna is missing, an option is wrong or both fixed and varied, or `out` holds something else.
+        InputError: optuna is missing, an option is wrong or both fixed and varied, `metric` measures nothing in some
+            cell, or `out` holds something else.
     """
     optuna = _optuna()
     if both := sorted(set(space) & set(options)):
         raise InputError(f"option {both[0]}: both fixed (--set) and varied (--vary); leave one out")
     if (trials is not None and trials < 1) or evaluations < 1:
         raise InputError(f"--trials {trials}, --evaluations {evaluations}: must be at least 1")
+    _check_names(space)
     share = min(1 / evaluations, math.nextafter(1, 0))  # of a training; transformers takes 1 as one step
     common = {
         "eval_strategy": "steps",
@@ -82,6 +87,7 @@ def sweep(
     grid = cells(space) if trials is None else []
     # A mistake in the last cell is told before the first is trained.
     config, *_ = [load_config(config_file, common | values, preset) for values in grid or _corners(space)]
+    _check_measured(config, space, data)
     fixed = {key: value for key, value in config.to_options().items() if key not in space}
     _claim(out, data, {"space": {key: _plain(kind) for key, kind in space.items()}, "options": fixed})
     study = _open_study(optuna, out / _STUDY, bool(config.greater_is_better), seed)
@@ -118,6 +124,38 @@ def _corners(space: Space) -> list[Values]:
     }
     most = max(len(values) for values in ends.values())
     return [{key: values[min(n, len(values) - 1)] for key, values in ends.items()} for n in range(most)]
+
+
+def _check_names(space: Space) -> None:
+    """Refuse to vary what is no option, or by what cells are compared."""
+    known = {item.name for item in dataclasses.fields(CFTConfig) if item.init}
+    for key in space:
+        if key not in known:
+            near = " or ".join(difflib.get_close_matches(key, sorted(known), n=3))
+            raise InputError(f"--vary {key}: unknown option; {f'did you mean {near}' if near else 'is it misspelt'}?")
+    if "metric_for_best_model" in space:
+        raise InputError("--vary metric_for_best_model: cells are compared by one metric; name it with --metric")
+
+
+def _check_measured(config: CFTConfig, space: Space, data: Path) -> None:
+    """Refuse a metric that is 0 for want of anything to measure: as a loss, 0 would be the best."""
+    metric = config.best_metric
+    if not len(Dataset.load(data).targets("validation")):
+        raise InputError(
+            f"{data}: no validation target, so cells cannot be compared; prepare it with a validation split"
+        )
+    weights = {"eval_prior": ["prior_weight"], "eval_effect": ["effect_weight", "prior_weight"]}.get(metric, [])
+    if weights and all(_may_be_zero(config, space, name) for name in weights):
+        raise InputError(
+            f"--metric {metric}: needs {' or '.join(weights)} above 0 in every cell, or there is nothing to measure; "
+            "set it, or choose eval_normal or eval_ndcg@10"
+        )
+
+
+def _may_be_zero(config: CFTConfig, space: Space, name: str) -> bool:
+    """Say whether an option is 0 in some cell; the end of a range does not count, for no draw hits it."""
+    kind = space.get(name, [getattr(config, name)])
+    return isinstance(kind, list) and any(float(value) == 0 for value in kind)
 
 
 def _word(kind: Range, value: float) -> str:
