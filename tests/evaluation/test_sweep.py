@@ -145,6 +145,43 @@ def test_a_run_of_other_options_is_not_taken_for_a_cell(data, tmp_path, monkeypa
     assert other.is_dir()
 
 
+def test_a_cell_that_cannot_be_trained_is_recorded_with_its_reason(data, tmp_path):
+    options = {key: value for key, value in OPTIONS.items() if key != "nano_vocab_size"}
+    space = read_space(["nano_vocab_size=10,300"])
+    summary = sweep(data, tmp_path / "s", space, options, metric="eval_normal")
+    done, failed = summary["cells"]
+    assert (done["state"], failed["state"], failed["value"]) == ("complete", "failed", None)
+    assert "at least 257" in failed["error"]
+    assert sweep(data, tmp_path / "s", space, options, metric="eval_normal") == summary
+
+
+@pytest.mark.parametrize("trials", [None, 3])
+def test_a_crash_shows_itself_and_keeps_no_other_cell_from_being_trained(data, tmp_path, monkeypatch, trials):
+    first = []
+
+    def crash(name):
+        first.append(name.partition(": ")[2])
+        if first[-1] == first[0]:
+            raise RuntimeError("a bug")
+        return Stop(-1)
+
+    monkeypatch.setattr(module, "TrainingBar", crash)
+    space = read_space(["beta=0.1,0.3" if trials is None else "beta=0.1..0.9"])
+
+    def run():
+        return sweep(data, tmp_path / "s", space, OPTIONS | {"max_steps": 1}, metric="eval_normal", trials=trials)
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        run()
+    if trials is None:
+        with pytest.raises(RuntimeError, match="a bug"):
+            run()
+        (cell,) = json.loads((tmp_path / "s" / "summary.json").read_text())["cells"]
+        assert cell["options"] == {"beta": "0.3"}
+    else:
+        assert len(run()["cells"]) == trials
+
+
 def test_the_command_prints_the_cells_and_where_the_best_is(data, tmp_path, capsys):
     fixed = [f"{key}={value}" for key, value in OPTIONS.items()]
     words = ["sweep", str(data), "--out", str(tmp_path / "s"), "--vary", "beta=0.2,0.9", "--evaluations", "2"]

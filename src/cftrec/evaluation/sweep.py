@@ -199,13 +199,17 @@ def _open_study(optuna: Any, log: Path, maximise: bool, seed: int) -> Any:
 
 
 def _take_up(optuna: Any, study: Any, grid: list[Values]) -> None:
-    """Queue the grid, and again the cell at which the sweep was interrupted."""
+    """Queue the grid, and again the cell at which the sweep was interrupted.
+
+    One at which it crashed comes after all others in a grid; a search draws another, or it would get no further.
+    """
     for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):  # killed without a word
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
     trials = study.trials
     begun = {str(trial.params or trial.system_attrs.get("fixed_params")): trial for trial in trials}  # the last of each
     for trial in begun.values():
-        if trial.state.is_finished() and "seconds" not in trial.user_attrs and trial.params:
+        known = trial.user_attrs
+        if trial.state.is_finished() and "seconds" not in known and trial.params and (grid or "crashed" not in known):
             study.enqueue_trial(trial.params)
     for values in grid if not trials else []:
         study.enqueue_trial(values)
@@ -270,6 +274,9 @@ def _train_cell(optuna: Any, trial: Any, data: Path, out: Path, config: CFTConfi
     except InputError as error:
         trial.set_user_attr("error", str(error))
         trial.set_user_attr("seconds", time.perf_counter() - begin)
+        raise
+    except Exception:  # a bug, whose traceback is to be seen
+        trial.set_user_attr("crashed", True)
         raise
     trial.set_user_attr("steps", read_json(run / MANIFEST)["steps"])
     trial.set_user_attr("seconds", time.perf_counter() - begin)
