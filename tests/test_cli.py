@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 import torch
 import yaml
+from safetensors.numpy import load_file, save_file
 
 from cftrec import Catalogue, Dataset, Recommender
 from cftrec.cli import main
@@ -364,6 +365,29 @@ def test_recommend_ungrounded_counts_inventions(runs, capsys):
     titles = [line.split("\t")[2] for line in shown.out.splitlines()]
     assert len(set(titles)) == 3
     assert set(titles) <= set(TITLES) - {"Up"}
+
+
+def test_a_diverged_model_ranks_nothing(runs, dataset, tmp_path, capsys):
+    run = shutil.copytree(runs[0], tmp_path / "run")
+    file = run / "model" / "model.safetensors"
+    weights = {name: np.full_like(values, np.nan) for name, values in load_file(file).items()}
+    save_file(weights, file, {"format": "pt"})
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["files"].pop("model/model.safetensors")  # its checksum
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    history = ["--history", "Alien"]
+    for words in (
+        ["evaluate", str(run), str(dataset)],
+        ["evaluate", str(run), str(dataset), "--candidates", "5"],
+        ["recommend", str(run), *history],
+        ["recommend", str(run), *history, "--ungrounded"],
+        ["recommend", str(run), "--users", str(dataset), "--out", str(tmp_path / "lists.parquet")],
+        ["explain", str(run), *history, "--item", "Up"],
+    ):
+        assert "training diverged; train again with a lower learning_rate" in fails(capsys, *words)
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 
 def test_rules_hold_for_all_users(runs, dataset, tmp_path):

@@ -184,7 +184,7 @@ class Recommender:
         Raises:
             InputError: a title is not in the catalogue (the message offers the nearest three), no such column, k, beam,
                 budget or a cap below 1, a budget_ms or a gamma below 0; with a gamma a top below 1, or a prior that
-                the RUN does not have.
+                the RUN does not have; or a model whose training diverged.
         """
         indices = [self.catalogue.index_of(titles) for titles in histories]
         denied = self.catalogue.named(deny)

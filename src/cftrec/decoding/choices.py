@@ -1,12 +1,14 @@
 """What a model says of the children of trie nodes, where its hidden states at the nodes are known."""
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cftrec.errors import InputError
 from cftrec.forest.backbone import Head
 from cftrec.text.trie import Trie
 
@@ -29,6 +31,9 @@ def child_log_probs(
         trie: the catalogue's.
         head: the model's.
         catalogue_softmax: normalise over the children, else over the vocabulary.
+
+    Raises:
+        InputError: a log p is no number.
     """
     counts = trie.child_counts[nodes].astype(np.int64)
     index = np.repeat(np.arange(len(nodes)), counts)
@@ -41,7 +46,20 @@ def child_log_probs(
         rows = slice(number * _HEAD_ROWS, (number + 1) * _HEAD_ROWS)
         part = index[begin:stop] - rows.start
         log_p[begin:stop] = _pair_log_probs(hidden[rows], part, token[begin:stop], head, catalogue_softmax)
-    return index, child, log_p
+    return index, child, numbers(log_p)
+
+
+def numbers(values: NDArray[Any]) -> NDArray[Any]:
+    """Return what a model gave as it is.
+
+    Raises:
+        InputError: it is no number (NaN), as of a model whose training diverged; any order of it would be a wrong one.
+    """
+    if np.isnan(values).any():
+        raise InputError(
+            "the model's answers are no numbers: its training diverged; train again with a lower learning_rate"
+        )
+    return values
 
 
 def _pair_log_probs(hidden: Tensor, row: Ints, token: Ints, head: Head, catalogue_softmax: bool) -> Floats:

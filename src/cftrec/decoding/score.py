@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cftrec.decoding.choices import numbers
 from cftrec.text.catalogue import Catalogue
 
 _LOGIT_BYTES = 256 * 2**20  # of one padded batch's fp32 logits
@@ -31,6 +32,9 @@ def sequence_log_probs(
 
     Returns:
         n float64 arrays [T]; logits are the model's own, at least fp32, and are normalised in fp64.
+
+    Raises:
+        InputError: a log p is no number.
     """
     sequences = [np.concatenate([prompt, catalogue.sequence(i)]) for prompt, i in zip(prompts, items, strict=True)]
     order = np.argsort([len(sequence) for sequence in sequences], kind="stable")
@@ -53,7 +57,7 @@ def sequence_log_probs(
             if softmax == "catalogue":
                 scores = scores + _continuations(catalogue, items[i], scores.shape[1])
             chosen = torch.from_numpy(target.astype(np.int64))[:, None]
-            results[i] = torch.log_softmax(scores, 1).gather(1, chosen)[:, 0].numpy()
+            results[i] = numbers(torch.log_softmax(scores, 1).gather(1, chosen)[:, 0].numpy())
     return results
 
 

@@ -144,6 +144,9 @@ def search(
         adjust: other log probabilities of the children of trie nodes, none above 0, called with each node's prompt [n],
             the nodes [n], and for each child its node's place among them (ascending), its own node, and log p [m];
             None: the model's.
+
+    Raises:
+        InputError: the model's log probabilities are no numbers.
     """
     return _Search(
         model, catalogue, prompts, k, softmax, excluded, allowed, caps, budget, budget_ms, beam, batching, adjust

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import GenerationConfig
 
+from cftrec.decoding.choices import numbers
 from cftrec.forest.backbone import forest_hidden
 from cftrec.forest.passes import Layout, make_passes
 from cftrec.ragged import Ragged
@@ -166,7 +167,7 @@ def _embeddings(model: Any, prompt: Prompt, titles: Sequence[NDArray[np.int32]])
             forest_hidden(model, part["tokens"].to(device)).flatten(0, 1)[part["nodes"].to(device)].float().cpu()
             for part in passes
         ]
-    return torch.cat(hidden)[torch.from_numpy(np.argsort(order))].numpy()
+    return numbers(torch.cat(hidden)[torch.from_numpy(np.argsort(order))].numpy())
 
 
 def _unclosed(title: list[int], closing: list[int]) -> list[int]:
