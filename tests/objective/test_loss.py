@@ -374,6 +374,13 @@ class Sizes(TorchDispatchMode):
         return result
 
 
+def test_a_second_derivative_is_refused_and_not_taken_for_zero():
+    hidden, other, head = (torch.randn(shape, requires_grad=True) for shape in [(3, 4), (3, 4), (5, 4)])
+    loss = cft_loss(hidden, other, head, torch.tensor([0, 4, 2]), torch.ones(3)).total
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(loss, hidden, create_graph=True)
+
+
 @pytest.mark.parametrize("softcap", [None, 3.0])
 @pytest.mark.parametrize("few", [False, True])
 @pytest.mark.parametrize("by_bytes", [False, True])

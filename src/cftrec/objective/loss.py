@@ -95,6 +95,7 @@ def cft_loss(
     Raises:
         ValueError: shapes that do not fit, a target outside 0 to V - 1 (such as the -100 of ignored labels: leave these
             tokens out), a `chunk_size` below 1, or a `temperature` that is not above 0.
+        RuntimeError: in backward, under `create_graph=True`: there is no second derivative.
     """
     targets = _checked(factual, counterfactual, head, targets, weights, chunk_size, temperature)
     weights = weights.detach()
@@ -325,6 +326,9 @@ class _Terms(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+        # The gradient has no graph, and `once_differentiable` would only tell where the slopes have one.
+        if torch.is_grad_enabled():
+            raise RuntimeError("the loss has no second derivative; take its gradient without create_graph=True")
         factual, counterfactual, head, bias, targets, weights, effect_weights, normaliser = ctx.saved_tensors
         softcap, chunk_size, choices, fixed, temperature, dtype = ctx.options
         rows = _rows(factual, counterfactual, softcap, dtype)
