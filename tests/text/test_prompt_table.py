@@ -50,7 +50,9 @@ def test_prompts_at_once_are_those_one_by_one(case):
     assert [part.tolist() for part in unshown.split()] == [prompt.counterfactual().tolist() + end for end in ends]
 
 
-def test_a_bound_that_nothing_fits_is_refused():
-    catalogue = Catalogue.build(["a"], ["t"], [[1, 2, 3, 7]])
-    with pytest.raises(InputError, match=r"5 tokens .*too few"):
+def test_a_bound_that_nothing_fits_is_refused_by_the_name_of_the_longest_title():
+    catalogue = Catalogue.build(["a", "b"], ["short", 99 * "t"], [[1, 7], [1, 2, 3, 7]])
+    with pytest.raises(
+        InputError, match=r"5 tokens .*too few.* 2 and item 'b' \('t{60}\.\.\.'\) 4; at least 6 are needed"
+    ):
         PromptTable.of(Prompt((9, 9), (), (7,), (7,), (8,), max_tokens=5), catalogue)

@@ -38,7 +38,7 @@ def test_size_and_special_tokens():
     assert tokenizer.eos_token == tokenizer.pad_token == "<|endoftext|>"
     assert tokenizer.bos_token is None
     assert len(tokenizer("<a_1><a_1>").input_ids) == 2
-    with pytest.raises(InputError, match="at least 257"):
+    with pytest.raises(InputError, match="nano_vocab_size=256: must be at least 257"):
         train_tokenizer(TEXTS, 256)
 
 

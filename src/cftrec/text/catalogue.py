@@ -19,6 +19,7 @@ from cftrec.text.trie import Trie, build_trie
 
 _TABLE, _COLUMNS, _TRIE = "catalogue.arrow", "columns.arrow", "trie"
 _ARRAYS = "catalogue.safetensors"  # of RUNs that hold no trie: the tokens it is built of
+_SHOWN = 60  # characters of a title in an error
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,6 +158,12 @@ class Catalogue:
         """Number of tokens of the longest sequence."""
         return int(np.diff(self.offsets).max())
 
+    @property
+    def longest_name(self) -> str:
+        """How an error calls the item of the longest sequence."""
+        item = int(np.diff(self.offsets).argmax())
+        return f"item {self.item_ids[item]!r} ({_short(self.titles[item])!r})"
+
     @cached_property
     def untrained(self) -> NDArray[np.bool_]:
         """Whether the way to each item passes a choice that did not exist in training, bool [I].
@@ -239,6 +246,10 @@ class Catalogue:
         several = pl.DataFrame({"title": titles}).with_row_index("item").filter(titles.is_duplicated())
         groups = several.group_by("title").agg(pl.col("item").cast(pl.Int64))["item"]
         return {item: group.to_numpy() for group in groups for item in group}
+
+
+def _short(title: str) -> str:
+    return title if len(title) <= _SHOWN else title[:_SHOWN] + "..."
 
 
 def _trie_of(sequences: Ragged) -> Trie:

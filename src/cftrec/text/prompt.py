@@ -79,11 +79,12 @@ class Prompt:
         """Return x_0, int32 [tokens]."""
         return np.array(self.without_history, dtype=np.int32)
 
-    def room(self, budget: int) -> int:
+    def room(self, budget: int, target: str = "the longest target") -> int:
         """Return the most tokens of a history that fits `max_tokens`, a separator after each item counted.
 
         Args:
             budget: tokens kept free for the target.
+            target: how an error calls what is as long as that.
 
         Raises:
             InputError: not even the prompt without any item fits.
@@ -93,7 +94,7 @@ class Prompt:
         if frame + budget > self.max_tokens:
             raise InputError(
                 f"{self.max_tokens} tokens (max_tokens, or the model's positions) are too few: the prompt without any "
-                f"history has {frame} and the target up to {budget}; at least {frame + budget} are needed"
+                f"history has {frame} and {target} {budget}; at least {frame + budget} are needed"
             )
         room = self.max_tokens - budget - len(self.prefix) - len(self.suffix)
         return room + len(self.separator) if self.suffix else room  # with a suffix, the newest item has none

@@ -35,7 +35,7 @@ class PromptTable:
         Raises:
             InputError: not even the prompt without any item fits `max_tokens`.
         """
-        room = None if prompt.max_tokens is None else prompt.room(catalogue.longest)
+        room = None if prompt.max_tokens is None else prompt.room(catalogue.longest, catalogue.longest_name)
         frame = Ragged.of([prompt.prefix, prompt.suffix, prompt.without_history])
         targets = Ragged(catalogue.tokens, np.diff(catalogue.offsets))
         separator = len(prompt.separator)

@@ -34,7 +34,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, *, tokens: Sequence[s
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     if vocab_size <= len(alphabet):
-        raise InputError(f"vocab_size must be at least {len(alphabet) + 1} (all bytes and {END}), not {vocab_size}")
+        raise InputError(
+            f"option nano_vocab_size={vocab_size}: must be at least {len(alphabet) + 1}, all bytes and {END}"
+        )
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.Sequence(
         [

@@ -41,7 +41,7 @@ def add_items(run: Path, items: pl.DataFrame) -> Catalogue:
     sequences = item_sequences(table, *named, tokenizer, prompt)
     catalogue = catalogue_of(run, manifest).extended(table, sequences)
     if prompt.max_tokens is not None:
-        prompt.room(catalogue.longest)
+        prompt.room(catalogue.longest, catalogue.longest_name)
     with replaced_part(run, manifest, CATALOGUE) as folder:
         catalogue.save(folder)
     return catalogue
