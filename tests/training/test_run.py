@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 import yaml
@@ -72,8 +73,8 @@ def test_what_fails_leaves_nothing(log, small_config, model_folder, tmp_path):
         ({"prompt": "poem"}, "poem"),
         ({"item_text": "{brand}"}, "brand"),
         ({"item_tokens": "ids"}, "ids"),
-        ({"max_tokens": 9}, "max_tokens"),
-        ({"nano_vocab_size": 7}, "vocab"),
+        ({"max_tokens": 9}, "too few: .* item 'i"),
+        ({"nano_vocab_size": 7}, "option nano_vocab_size=7: must be"),
     ]:
         with pytest.raises(InputError, match=message) as error:
             train(log, tmp_path / "run", small_config(max_steps=1, **options))
@@ -154,6 +155,33 @@ def test_broken_model_files_are_refused(log, small_config, model_folder, tmp_pat
     (folder / "model.safetensors").write_bytes(b"noise")
     with pytest.raises(InputError, match="not a causal language model"):
         train(log, tmp_path / "run", small_config(model=str(folder), max_steps=1))
+
+
+def test_tokens_beyond_the_embedding_are_refused_where_they_are_used(dataset, small_config, model_folder):
+    """Both numbers are told; a token that nobody writes, as of Gemma 3 1B, is in nobody's way."""
+    folder = model_folder("llama")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    rows = len(tokenizer)
+    tokenizer.add_tokens(["<image>"])
+    tokenizer.save_pretrained(folder)
+    assemble(dataset, small_config(model=str(folder)))
+    tokenizer.add_tokens(["Fargo"])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(InputError, match=rf"has {rows + 2} tokens, of which {rows + 1} is .* only {rows} rows"):
+        assemble(dataset, small_config(model=str(folder)))
+    ids = dataclasses.replace(dataset, items=dataset.items.with_columns(ids=pl.lit("<image>")))
+    with pytest.raises(InputError, match=f"of which {rows} is"):
+        assemble(ids, small_config(model=str(folder), item_text="{item_id}", item_tokens="ids"))
+
+
+def test_longrope_takes_a_bound_up_to_which_no_sequence_changes_another(dataset, small_config, model_folder):
+    rope = {"rope_type": "longrope", "rope_theta": 10_000.0, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
+    shape = {"rope_parameters": rope, "original_max_position_embeddings": 48, "max_position_embeddings": 512}
+    folder = str(model_folder("phi3", **shape))
+    for bound in ({}, {"max_tokens": 49}):
+        with pytest.raises(InputError, match=r"LongRoPE.*set max_tokens=48 or less"):
+            assemble(dataset, small_config(model=folder, **bound))
+    assert assemble(dataset, small_config(model=folder, max_tokens=48))[2].max_tokens == 48
 
 
 def test_nothing_to_learn_from(dataset, small_config, tmp_path):

@@ -31,12 +31,13 @@ def load_model(config: CFTConfig, texts: Iterable[str], tokens: list[str]) -> tu
 
     Args:
         config: `model` names the kind; `seed` and `nano_*` decide a model from scratch, `lora_*` the adapters.
-        texts: what a tokenizer from scratch learns from.
-        tokens: whole tokens that a tokenizer from scratch must know (semantic ids).
+        texts: what a tokenizer from scratch learns from, and a given one writes.
+        tokens: whole tokens that a tokenizer must know (semantic ids).
 
     Raises:
-        InputError: an unknown kind, a folder that holds no causal language model, or 4 bits on a machine without CUDA
-            or bitsandbytes.
+        InputError: an unknown kind, a folder that holds no causal language model, or one whose embedding ends before
+            the tokens it must know, LongRoPE without a bound on prompts, or 4 bits on a machine without CUDA or
+            bitsandbytes.
     """
     if config.load_in_4bit:
         check_4bit(config)
@@ -47,6 +48,8 @@ def load_model(config: CFTConfig, texts: Iterable[str], tokens: list[str]) -> tu
         model, tokenizer = smollm2()
     else:
         model, tokenizer = from_folder(Path(config.model), nf4() if config.load_in_4bit else None)
+        _check_rows(config.model, model, tokenizer, [*texts], tokens)
+        _check_positions(config, model)
     return (add_lora(model, config) if config.lora_rank else model), tokenizer
 
 
@@ -130,6 +133,35 @@ def from_folder(folder: Path, quantisation: BitsAndBytesConfig | None = None) ->
             "could not be written back; leave it out, or choose another model"
         )
     return model, tokenizer
+
+
+def _check_rows(
+    folder: str, model: Any, tokenizer: PreTrainedTokenizerBase, texts: list[str], tokens: list[str]
+) -> None:
+    """Refuse a tokenizer that writes the catalogue in tokens beyond the embedding; others may be there (Gemma 3 1B)."""
+    rows, vocabulary = model.get_input_embeddings().weight.shape[0], tokenizer.get_vocab()
+    if max(vocabulary.values(), default=0) < rows:
+        return
+    written = tokenizer(texts, split_special_tokens=True).input_ids
+    used = {token for text in written for token in text}
+    used |= {vocabulary[token] for token in (*tokens, tokenizer.eos_token) if token in vocabulary}
+    if (highest := max(used, default=0)) >= rows:
+        raise InputError(
+            f"--model {folder}: its tokenizer has {len(tokenizer)} tokens, of which {highest} is used here, and its "
+            f"embedding only {rows} rows; resize it (model.resize_token_embeddings) and save the folder again"
+        )
+
+
+def _check_positions(config: CFTConfig, model: Any) -> None:
+    """Refuse prompts of a length at which LongRoPE turns all sequences of a pass differently, the short ones, too."""
+    rope = getattr(model.config, "rope_parameters", None) or {}
+    by_layer = [kind for kind in (rope, *rope.values()) if isinstance(kind, dict)]
+    bounds = [kind["original_max_position_embeddings"] for kind in by_layer if kind.get("rope_type") == "longrope"]
+    if bounds and (config.max_tokens is None or config.max_tokens > min(bounds)):
+        raise InputError(
+            f"--model {config.model}: beyond {min(bounds)} tokens it computes short sequences differently where a long "
+            f"one is beside them (LongRoPE); set max_tokens={min(bounds)} or less"
+        )
 
 
 def smollm2() -> tuple[Any, PreTrainedTokenizerBase]:
