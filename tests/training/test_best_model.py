@@ -194,4 +194,10 @@ def test_ranking_that_is_not_possible_is_refused(run, small_config, tmp_path):
     replace(data, split=np.where(data.split == 1, 2, data.split)).save(tmp_path / "silent")
     with pytest.raises(InputError, match="no validation target"):
         train(tmp_path / "silent", tmp_path / "run", small_config(**BEST, max_steps=2), measure=ranking_metrics)
+    for options in (
+        {"metric_for_best_model": "eval_prior"},
+        {"metric_for_best_model": "eval_effect", "effect_weight": 0},
+    ):
+        with pytest.raises(InputError, match="is always 0 by the weights of the loss"):
+            run("run", None, max_steps=2, **options)
     assert not (tmp_path / "run").exists()

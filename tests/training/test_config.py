@@ -82,7 +82,7 @@ def test_values_become_what_their_option_is(name, given, value):
     [("eval_loss", False), ("normal", False), ("eval_effect", False), ("prior", False), ("eval_ndcg@10", True)],
 )
 def test_whether_high_is_better_follows_from_the_metric(metric, high):
-    options = CPU | {"metric_for_best_model": metric, "prior_weight": 0.1}
+    options = CPU | {"metric_for_best_model": metric}
     assert load_config(overrides=options).greater_is_better is high
     assert load_config(overrides=options | {"greater_is_better": high}).greater_is_better is high
     assert "the worst model" in refused(**options, greater_is_better=not high)
@@ -221,7 +221,6 @@ def test_an_unknown_option_is_refused_with_what_is_near(options, parts):
         ("dataloader_persistent_workers", True),  # of none
         ("activation_checkpointing_kwargs", '{"use_reentrant": true}'),
         ("accelerator_config", '{"dispatch_batches": true}'),
-        ("metric_for_best_model", "eval_prior"),  # which training leaves out
     ],
 )
 def test_a_value_that_makes_no_run_is_refused_by_name(name, value):
@@ -252,6 +251,7 @@ def test_options_of_the_dataclass_are_checked_too(tmp_path):
         (b"\xff\xfe\x00", "YAML"),
         ("!!python/object/apply:os.system ['true']", "YAML"),
         ("windw: 3\n", "window"),
+        ("beta: 0.5\nwindow: 3\nbeta: 1\n", "beta: given twice"),
         ("5: 3\n", "5"),
         ("true: 3\n", "True"),
         ("warmup_steps: -1\n", "warmup_steps"),

@@ -246,9 +246,6 @@ class CFTConfig(TrainingArguments):
                 "option load_in_4bit=True: weights in 4 bits are frozen and come from a model folder; give "
                 "model=FOLDER and lora_rank of at least 1, or leave it out"
             )
-        for weight, metric in (("effect_weight", "eval_effect"), ("prior_weight", "eval_prior")):
-            if self.best_metric == metric and not getattr(self, weight):
-                raise InputError(f"option metric_for_best_model={metric}: is always 0 with {weight}=0; choose another")
         if self.dataloader_persistent_workers and not self.dataloader_num_workers:
             raise InputError("option dataloader_persistent_workers=True: there are none; give dataloader_num_workers")
         if self.fp16 and (self.use_cpu or not torch.cuda.is_available()):
@@ -413,9 +410,20 @@ class _Parser(HfArgumentParser):
         raise InputError("option " + re.sub(r"^argument --(\w+)(/--[\w-]+)*", r"\1", message))
 
 
+class _NoRepeats(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping, of which YAML takes the last without a word."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """Return the mapping."""
+        keys = [key.value for key, _ in node.value]
+        if twice := {key for key in keys if keys.count(key) > 1}:
+            raise ValueError(f"{', '.join(sorted(twice))}: given twice")
+        return super().construct_mapping(node, deep)
+
+
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        values = yaml.load(file.read_text(encoding="utf-8"), _NoRepeats) or {}  # noqa: S506 (a SafeLoader)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(f"{file}: cannot be read as YAML ({' '.join(str(error).split())})") from error
     if not isinstance(values, dict):

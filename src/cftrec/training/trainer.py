@@ -302,12 +302,15 @@ def _data_seed(args: CFTConfig) -> int:
 
 
 def _check_best_metric(args: CFTConfig, measure: Measure | None, targets: int) -> None:
-    """Refuse a metric that takes a search where there is none, or one of no targets."""
+    """Refuse a metric that takes a search where there is none, or that measures nothing and thus is always 0."""
     wish = f"option metric_for_best_model={args.metric_for_best_model}"
     if args.best_metric == RANKED and measure is None:
         raise InputError(
             f"{wish}: ranking takes a search, which this trainer was not given; give it "
             "measure=cftrec.evaluation.validation.ranking_metrics, or choose eval_loss or eval_normal"
         )
+    weights = {"eval_effect": args.effect_weight or args.prior_weight, "eval_prior": args.prior_weight}
+    if not weights.get(args.best_metric, 1):  # nothing without history is computed, or no prior is trained
+        raise InputError(f"{wish}: is always 0 by the weights of the loss; choose another")
     if args.best_metric and not targets:
         raise InputError(f"{wish}: the dataset has no validation target; choose another metric or prepare it again")
