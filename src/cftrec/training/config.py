@@ -415,7 +415,7 @@ class _NoRepeats(yaml.SafeLoader):
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         """Return the mapping."""
-        keys = [key.value for key, _ in node.value]
+        keys = [key.value for key, _ in node.value if isinstance(key.value, str)]
         if twice := {key for key in keys if keys.count(key) > 1}:
             raise ValueError(f"{', '.join(sorted(twice))}: given twice")
         return super().construct_mapping(node, deep)
@@ -423,7 +423,7 @@ class _NoRepeats(yaml.SafeLoader):
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        values = yaml.load(file.read_text(encoding="utf-8"), _NoRepeats) or {}  # noqa: S506 (a SafeLoader)
+        values = yaml.load(file.read_text(encoding="utf-8"), _NoRepeats) or {}
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(f"{file}: cannot be read as YAML ({' '.join(str(error).split())})") from error
     if not isinstance(values, dict):
