@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
-from evaluation_fakes import Ranker, ranker_for
+from evaluation_fakes import Ranker, make_dataset, ranker_for
 
 from cftrec import Catalogue, Recommender
 from cftrec.errors import InputError
@@ -65,6 +65,11 @@ def test_a_draw_depends_on_target_and_seed_alone(dataset):
     assert part.height == 7
     assert part.equals(whole.filter(pl.col("user").is_in(part["user"].to_list())))
     assert not whole["items"].equals(rank_candidates(ranker, dataset, 5, seed=4).ranks["items"])
+
+
+def test_one_user_has_no_interval():
+    summary = rank_candidates(ranker_for(one := make_dataset(users=1)), one, 5).summary
+    assert (summary["users"], summary["HR@1_ci"]) == (1, None)
 
 
 def test_fewer_unseen_items_than_wanted(dataset):

@@ -52,7 +52,9 @@ def test_means_equal_loops(given_rows):
         assert (row["targets"], row["log_prior"]) == (len(there), -1)
         assert row["mean"] == pytest.approx(np.mean(there))
         assert row["log_p"] == pytest.approx(np.mean(there) - 1)
-        assert row["ci"][0] - 1e-9 <= row["mean"] <= row["ci"][1] + 1e-9 or len(there) < 5
+        whose = {user for user, effect in zip(users, effects, strict=True) if len(effect) >= row["choice"]}
+        assert (row["ci"] is None) == (len(whose) == 1)
+        assert len(there) < 5 or len(whose) == 1 or row["ci"][0] - 1e-9 <= row["mean"] <= row["ci"][1] + 1e-9
     for row in summary["by_popularity"]:
         there = [sum(effect) for group, effect in zip(groups, effects, strict=True) if group == row["group"]]
         assert (row["targets"], row["mean"]) == (len(there), pytest.approx(np.mean(there)))
@@ -108,3 +110,25 @@ def test_no_title_has_two_choices():
     fade = summarise(table_of([0, 1], [3, 4], [1, 1], [[1.0], []]), "trained", {10: 0.2, 50: 0.4})["fade"]
     assert (fade["p"], fade["slope"]["targets"]) == (None, 0)
     assert "cannot be asked" in fade["sentence"]
+
+
+@pytest.mark.parametrize(("effects", "titles"), [([[1.0, -2.0]], "1 title"), ([[1.0, -2.0], [2.0, 0.5]], "2 titles")])
+def test_one_user_has_neither_interval_nor_p(effects, titles):
+    count = len(effects)
+    summary = summarise(table_of([3] * count, [4] * count, [1] * count, effects), "counts", {10: 0.2, 50: 0.4})
+    means = [summary["effect"], *summary["by_choice"], *summary["by_history_length"], summary["fade"]["slope"]]
+    means += [one[side] for one in summary["favourites"] for side in ("model", "data")]
+    assert [mean["ci"] for mean in means] == [None] * len(means)
+    assert summary["fade"]["p"] is None
+    change = abs(summary["fade"]["slope"]["mean"])
+    assert summary["fade"]["sentence"] == (
+        f"Whether the effect fades cannot be told from one user: it falls by {change:.2f} nats from a title's first "
+        f"choice to its last ({titles})."
+    )
+
+
+def test_what_one_of_many_users_has_alone_has_no_interval():
+    summary = summarise(table_of([0, 1, 2], [3] * 3, [1, 1, 2], [[1.0], [2.0], [1.0, 3.0]]), "counts", {10: 0.2})
+    assert [row["ci"] is None for row in summary["by_choice"]] == [False, True]
+    assert [row["ci"] is None for row in summary["by_popularity"]] == [False, True]
+    assert summary["fade"]["p"] is None

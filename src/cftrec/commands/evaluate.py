@@ -167,8 +167,9 @@ class Evaluate:
                 recommender, dataset, lists, self.split, self.run_folder, advance, sample=self.sample, seed=self.seed
             )
         facts = result.summary
-        (low, high), mean = facts["HR@1_ci"], facts["candidates"]["mean"]
-        print(f"HR@1     {facts['HR@1']:.4f} (95 % interval {low:.4f} to {high:.4f}; by chance {facts['chance']:.4f})")
+        sure = [*filter(None, [_within(facts["HR@1_ci"])]), f"by chance {facts['chance']:.4f}"]
+        print(f"HR@1     {facts['HR@1']:.4f} ({'; '.join(sure)})")
+        mean = facts["candidates"]["mean"]
         missing = facts["targets_not_among_candidates"]
         print(f"{facts['targets']:,} targets, {mean:,.1f} candidates each; {missing:,} targets are none of theirs")
 
@@ -235,15 +236,19 @@ def _print_evaluation(result: "Evaluation", folder: Path) -> None:
     for note in result.facts.get("notes", []):
         print(f"cftrec: {note}", file=sys.stderr)
     for name, value in result.metrics.items():
-        print(f"{name:13} {value:10.4f}{_interval(result.table[0][f'{name}_ci'])}")
+        interval = _span(result.table[0][f"{name}_ci"])
+        print(f"{name:13} {value:10.4f}" + (f"   {interval}" if interval else ""))
     if (summary := result.effects.summary)["targets"]:
-        (low, high), mean = summary["effect"]["ci"], summary["effect"]["mean"]
-        over = f"nats over the prior {summary['prior']}"
-        print(f"effect   {mean:.4f} {over} (95 % interval {low:.4f} to {high:.4f})")
+        mean, interval = summary["effect"]["mean"], _within(summary["effect"]["ci"])
+        print(f"effect   {mean:.4f} nats over the prior {summary['prior']}" + (f" ({interval})" if interval else ""))
         print(summary["fade"]["sentence"])
     print(folder)
 
 
-def _interval(bounds: list[float] | None) -> str:
-    """Write a metric's 95 % interval, where it has one."""
-    return "" if bounds is None else f"   {bounds[0]:.4f} to {bounds[1]:.4f}"
+def _within(bounds: list[float] | None) -> str:
+    """Name a 95 % interval in a sentence; empty where there is none."""
+    return f"95 % interval {_span(bounds)}" if bounds else ""
+
+
+def _span(bounds: list[float] | None) -> str:
+    return f"{bounds[0]:.4f} to {bounds[1]:.4f}" if bounds else ""

@@ -21,7 +21,7 @@ from cftrec.evaluation.cases import Cases, cases_of, run_index, split_targets
 from cftrec.evaluation.effects import Schema
 from cftrec.evaluation.evaluate import write_parquet
 from cftrec.evaluation.ranker import Scorer
-from cftrec.evaluation.significance import DRAWS, LEVEL, intervals, resampled_means
+from cftrec.evaluation.significance import DRAWS, LEVEL, intervals, resampled_means, user_codes
 
 Ints = NDArray[np.int64]
 
@@ -43,9 +43,9 @@ class CandidateRanks:
     Attributes:
         ranks: one row a target: `rank` from 1, null where the target is no candidate; `items`, the candidates, best
             first, and their `scores`, log p(title | history).
-        summary: what candidates.json holds: HR@1 and its 95 % interval by bootstrap over users (HR@1_ci), `chance`
-            (HR@1 of a random answer), how many candidates there are (least, mean, most), where they come from, and
-            what was left out.
+        summary: what candidates.json holds: HR@1 and its 95 % interval by bootstrap over users (HR@1_ci, None for
+            one user), `chance` (HR@1 of a random answer), how many candidates there are (least, mean, most),
+            where they come from, and what was left out.
     """
 
     ranks: pl.DataFrame
@@ -165,13 +165,14 @@ def _ranked(
 
 def _summary(table: pl.DataFrame, facts: dict[str, Any]) -> dict[str, Any]:
     hit = (table["rank"] == 1).fill_null(False).to_numpy().astype(np.float64)
-    sizes = table["items"].list.len().to_numpy()
+    users, sizes = user_codes(table["user"].to_numpy()), table["items"].list.len().to_numpy()
+    ci = intervals(resampled_means(hit[:, None], users))[0].tolist()
     listed = table["rank"].is_not_null().to_numpy()
     return {
         "HR@1": float(hit.mean()),
-        "HR@1_ci": intervals(resampled_means(hit[:, None], table["user"].to_numpy()))[0].tolist(),
+        "HR@1_ci": ci if users.max() else None,
         "chance": float(np.where(listed, 1 / np.maximum(sizes, 1), 0).mean()),
-        "users": table["user"].n_unique(),
+        "users": int(users.max()) + 1,
         "targets": table.height,
         "targets_not_among_candidates": int((~listed).sum()),
         "candidates": {"least": int(sizes.min()), "mean": float(sizes.mean()), "most": int(sizes.max())},

@@ -1,6 +1,7 @@
 """What measured effects come to: means by position, history length and popularity, favourites, and whether they fade.
 
-Intervals and p are by bootstrap over users; all means of one summary see the same draws.
+Intervals and p are by bootstrap over users; all means of one summary see the same draws. What is known of one
+user alone has neither.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from cftrec.decoding.priors import SMOOTHING
-from cftrec.evaluation.significance import DRAWS, LEVEL, resampled_means, two_sided_p
+from cftrec.evaluation.significance import DRAWS, LEVEL, intervals, resampled_means, two_sided_p, user_codes
 
 Floats = NDArray[np.float64]
 
@@ -22,6 +23,8 @@ SURE = 0.05
 
 def summarise(table: pl.DataFrame, prior: str, favourites: Mapping[int, float]) -> dict[str, Any]:
     """Return what effects.json holds; every mean is {"mean", "ci": 95 % interval, "targets"}, in nats but for shares.
+
+    Where the targets of a mean are one user's, `ci` is None, and so is `p`.
 
     Args:
         table: `effects.EFFECTS_SCHEMA`, a row a target.
@@ -42,9 +45,10 @@ def summarise(table: pl.DataFrame, prior: str, favourites: Mapping[int, float]) 
     known, expected = _padded(table["log_p"]), _padded(table["log_prior"])
     part = length_parts(table["history_length"].to_numpy())
     columns = _columns(table, known - expected, part, favourites)
-    drawn = _drawn_means(columns, table["user"].to_numpy())
+    users = user_codes(table["user"].to_numpy())
+    drawn = _drawn_means(columns, users)
     means = {
-        name: [_mean(values, draws) for values, draws in zip(block.T, drawn[name].T, strict=True)]
+        name: [_mean(values, draws, users) for values, draws in zip(block.T, drawn[name].T, strict=True)]
         for name, block in columns.items()
     }
     return facts | {
@@ -140,25 +144,30 @@ def _drawn_means(columns: Mapping[str, Floats], users: NDArray[Any]) -> dict[str
     return dict(zip(columns, np.split(drawn, ends[:-1], axis=1), strict=True))
 
 
-def _mean(values: Floats, drawn: Floats) -> dict[str, Any]:
-    there = values[~np.isnan(values)]
-    if not there.size:
+def _mean(values: Floats, drawn: Floats, users: NDArray[np.int64]) -> dict[str, Any]:
+    """Return mean, interval and number of the values that are there; one user's have no interval."""
+    known = ~np.isnan(values)
+    if not known.any():
         return {"mean": None, "ci": None, "targets": 0}
-    tail = (1 - LEVEL) / 2
-    return {"mean": float(there.mean()), "ci": np.nanquantile(drawn, [tail, 1 - tail]).tolist(), "targets": there.size}
+    alone = np.ptp(users[known]) == 0
+    ci = None if alone else intervals(drawn[:, None])[0].tolist()
+    return {"mean": float(values[known].mean()), "ci": ci, "targets": int(known.sum())}
 
 
 def _fade(effect: Mapping[str, Any], slope: dict[str, Any], drawn: Floats) -> dict[str, Any]:
     """Say whether the effect gets weaker along a title."""
-    p = two_sided_p(drawn[~np.isnan(drawn)]) if slope["targets"] else None
+    p = None if slope["ci"] is None else two_sided_p(drawn[~np.isnan(drawn)])
     return {"slope": slope, "p": p, "sentence": _fade_sentence(effect, slope, p)}
 
 
 def _fade_sentence(effect: Mapping[str, Any], slope: Mapping[str, Any], p: float | None) -> str:
-    if p is None:
+    if not slope["targets"]:
         return "Whether the effect fades along a title cannot be asked: no measured title has two choices."
     way = "falls" if slope["mean"] < 0 else "grows"
     change = f"it {way} by {abs(slope['mean']):.2f} nats from a title's first choice to its last"
+    if p is None:
+        titles = "1 title" if slope["targets"] == 1 else f"{slope['targets']:,} titles"
+        return f"Whether the effect fades cannot be told from one user: {change} ({titles})."
     evidence = f"95 % interval of the change {_span(slope['ci'])}, p = {p:.3f}, {slope['targets']:,} titles"
     if effect["ci"][0] <= 0:
         return (
