@@ -108,6 +108,26 @@ def test_one_run(tmp_path, evaluated):
     assert "nothing to compare" in (tmp_path / "alone/report.html").read_text()
 
 
+@pytest.mark.parametrize("targets_each", [1, 3])
+def test_one_user_is_compared_without_intervals(tmp_path, evaluated, targets_each):
+    one = make_dataset(users=1, seed=4, targets_each=targets_each)
+    runs = [evaluated("plain", noise=30.0, of=one), evaluated("cft", noise=3.0, of=one)]
+    summary = compare(runs, tmp_path / "out")
+    assert json.loads((tmp_path / "out/summary.json").read_text()) == summary
+    differences = {test["difference"] for test in summary["tests"]}
+    assert len(differences) > 1
+    for test in summary["tests"]:
+        assert (test["ci"], test["p"], test["p_holm"], test["p_permutation"]) == (None, 1, 1, 1)
+    for bounds in ("histories_ci", "recommended_ci", "shift_ci"):
+        found = summary["popularity"][bounds]
+        assert all(one is None for mine in ([found] if bounds == "histories_ci" else found.values()) for one in mine)
+    assert summary["headline"].endswith("which may be chance (one user, so no interval, p = 1.000).")
+    page = Page((tmp_path / "out/report.html").read_text())
+    assert not page.open
+    assert all("interval" not in of.get("aria-label", "").split(": ", 1)[-1] for tag, of in page.tags if tag == "svg")
+    assert not re.search(r"\bnan\b|None", " ".join(page.text))
+
+
 def test_the_same_comparison_twice_is_the_same(tmp_path, two):
     compare(two, tmp_path / "one")
     compare(two, tmp_path / "two")

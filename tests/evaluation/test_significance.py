@@ -148,7 +148,14 @@ def test_a_users_targets_move_together():
 @settings(max_examples=25, deadline=None)
 def test_identical_models_differ_by_nothing(values):
     result = paired_test(values, values, np.arange(len(values)) // 2, draws=100)
-    assert (result.difference, result.p, result.ci, result.p_permutation) == (0.0, 1.0, (0.0, 0.0), 1.0)
+    ci = (0.0, 0.0) if len(values) > 2 else None  # one user
+    assert (result.difference, result.p, result.ci, result.p_permutation) == (0.0, 1.0, ci, 1.0)
+
+
+def test_one_user_tells_nothing():
+    result = paired_test([0.9, 0.7], [0.1, 0.3], ["u", "u"], draws=100)
+    assert result.difference == pytest.approx(0.6)
+    assert (result.p, result.ci, result.p_permutation) == (1.0, None, 1.0)
 
 
 def test_the_same_sums_in_another_order_are_no_difference():

@@ -121,10 +121,10 @@ def timeline(parts: Mapping[str, NDArray[np.int64]], period: Sequence[str]) -> M
 
 
 def dots(rows: Sequence[Mapping[str, Any]], metric: str) -> Markup:
-    """Draw one metric of each model as a dot with its 95 % interval."""
+    """Draw one metric of each model as a dot with its 95 % interval, where it has one."""
     names = [_short(row["model"]) for row in rows]
     means = np.array([row[metric] for row in rows])
-    low, high = np.array([row[f"{metric}_ci"] for row in rows]).T
+    low, high = _bounds([row[f"{metric}_ci"] for row in rows])
     place = np.arange(len(rows))[::-1]
     best = means == means.max()
 
@@ -140,10 +140,7 @@ def dots(rows: Sequence[Mapping[str, Any]], metric: str) -> Markup:
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.grid(axis="x")
 
-    told = "; ".join(
-        f"{row['model']} {row[metric]:.4f}, interval {row[f'{metric}_ci'][0]:.4f} to {row[f'{metric}_ci'][1]:.4f}"
-        for row in rows
-    )
+    told = "; ".join(f"{row['model']} {row[metric]:.4f}{_told(row[f'{metric}_ci'], '.4f')}" for row in rows)
     return _svg(f"{metric} of each model with its 95 % interval: {told}.", (_WIDE, 0.5 + 0.5 * len(rows)), draw)
 
 
@@ -161,7 +158,7 @@ def slices(kind: str, metric: str, series: Mapping[str, Sequence[Mapping[str, An
     def draw(axes: Axes) -> None:
         for number, (rows, colour, marker) in enumerate(zip(series.values(), _SERIES, "os^", strict=False)):
             x = place + 0.2 * (number - (len(series) - 1) / 2)
-            low, high = np.array([row[f"{metric}_ci"] or [row[metric]] * 2 for row in rows]).T
+            low, high = _bounds([row[f"{metric}_ci"] for row in rows])
             axes.vlines(x, low, high, color=colour, linewidth=2.5)
             axes.plot(x, [row[metric] for row in rows], marker, color=colour, markersize=7)
         axes.set_xticks(place, values)
@@ -203,16 +200,16 @@ def log_probabilities(name: str, choices: Sequence[Mapping[str, Any]], floor: fl
 
 
 def effects(name: str, axis: str, rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> Markup:
-    """Draw mean effects as dots with their 95 % intervals, side by side.
+    """Draw mean effects as dots with their 95 % intervals, where they have one, side by side.
 
     Args:
         name: of the model, for the text alternative.
         axis: what the rows are.
-        rows: at least one, each with `mean` and `ci` (nats).
+        rows: at least one, each with `mean` and `ci` (nats; None: no interval).
         labels: what each row is called.
     """
     place = np.arange(len(rows))
-    mean, (low, high) = np.array([row["mean"] for row in rows]), np.array([row["ci"] for row in rows]).T
+    mean, (low, high) = np.array([row["mean"] for row in rows]), _bounds([row["ci"] for row in rows])
 
     def draw(axes: Axes) -> None:
         axes.axhline(0, color=_MUTED, linewidth=1)
@@ -228,8 +225,7 @@ def effects(name: str, axis: str, rows: Sequence[Mapping[str, Any]], labels: Seq
         axes.set_ylabel("effect (nats)")
 
     told = "; ".join(
-        f"{label}: {row['mean']:.2f}, interval {row['ci'][0]:.2f} to {row['ci'][1]:.2f}"
-        for label, row in zip(labels, rows, strict=True)
+        f"{label}: {row['mean']:.2f}{_told(row['ci'], '.2f')}" for label, row in zip(labels, rows, strict=True)
     )
     return _svg(f"{name}: mean effect of the history by {axis}: {told}.", (_WIDE, 2.6), draw)
 
@@ -260,6 +256,15 @@ def popularity(name: str, recommended: Sequence[float], histories: Sequence[floa
     return _svg(
         f"{name}: share of recommendations (and of histories) from popular to rare: {told}.", (_NARROW, 2.5), draw
     )
+
+
+def _bounds(intervals: Sequence[Sequence[float] | None]) -> NDArray[np.float64]:
+    """Return lower and upper ends, float64 [2, n]; NaN, of which nothing is drawn, where there is no interval."""
+    return np.array([(np.nan, np.nan) if one is None else one for one in intervals]).T
+
+
+def _told(interval: Sequence[float] | None, form: str) -> str:
+    return "" if interval is None else f", interval {interval[0]:{form}} to {interval[1]:{form}}"
 
 
 def _short(name: str, limit: int = 22) -> str:

@@ -55,7 +55,7 @@ def compare(
         each of HR@10, NDCG@10, MRR@10: difference a - b, p, ci, p_permutation, and p_holm and p_permutation_holm
         adjusted for the number of pairs), `slices` (the rows of kinds of targets), `seeds` (the RUNs of each method
         that has several), users, targets, the history's effect on each RUN's answers, popularity groups, and the
-        facts of the evaluation.
+        facts of the evaluation. Intervals are None where there is one user.
 
     Raises:
         InputError: `out` is taken, fewer than one draw, or RUNs that cannot be compared (`runs.read_runs`,
@@ -177,7 +177,7 @@ def _tests(names: Sequence[str], resampled: Sequence[Resampled], seed: int) -> l
                     "metric": metric,
                     "difference": result.difference,
                     "p": result.p,
-                    "ci": list(result.ci),
+                    "ci": result.ci and list(result.ci),
                     "p_holm": p_holm,
                     "p_permutation": result.p_permutation,
                     "p_permutation_holm": p_permutation_holm,
@@ -214,7 +214,8 @@ def _popularity(
 ) -> dict[str, Any]:
     """Return the shares of five groups of equal training mass in the histories and in each model's top 10.
 
-    All with 95 % intervals; `shift` is what the recommendations' share is above that of the histories.
+    All with 95 % intervals, which are None for one user; `shift` is what the recommendations' share is above that of
+    the histories.
     """
     group = np.append(popularity_groups(first.counts), GROUPS)  # the extra cell serves padding and unknown items
     histories = _group_counts([padded(first.ranks["history"], first.item_ids)], group)
@@ -223,15 +224,19 @@ def _popularity(
     training = np.bincount(group[:-1], weights=first.counts, minlength=GROUPS) / max(1, first.counts.sum())
     names = [row.shown.name for row in rows]
     shifts = [(one[0] - past[0], one[1] - past[1]) for one in lists]
+
+    def bounds(drawn: NDArray[np.float64]) -> list[list[float]] | list[None]:
+        return intervals(drawn).tolist() if users.max() else [None] * GROUPS
+
     return {
         "items": np.bincount(group[:-1], minlength=GROUPS).tolist(),
         "training": training.tolist(),
         "histories": past[0].tolist(),
-        "histories_ci": intervals(past[1]).tolist(),
+        "histories_ci": bounds(past[1]),
         "recommended": {name: share.tolist() for name, (share, _) in zip(names, lists, strict=True)},
-        "recommended_ci": {name: intervals(drawn).tolist() for name, (_, drawn) in zip(names, lists, strict=True)},
+        "recommended_ci": {name: bounds(drawn) for name, (_, drawn) in zip(names, lists, strict=True)},
         "shift": {name: shift.tolist() for name, (shift, _) in zip(names, shifts, strict=True)},
-        "shift_ci": {name: intervals(drawn).tolist() for name, (_, drawn) in zip(names, shifts, strict=True)},
+        "shift_ci": {name: bounds(drawn) for name, (_, drawn) in zip(names, shifts, strict=True)},
     }
 
 

@@ -36,14 +36,14 @@ class PairedTest:
 
     Attributes:
         difference: its size.
-        p: two-sided, of the bootstrap; agrees with the interval on whether zero is a likely value.
-        ci: its 95 % percentile interval.
+        p: two-sided, of the bootstrap; agrees with the interval on whether zero is a likely value. 1 for one user.
+        ci: its 95 % percentile interval; None for one user, of whom a bootstrap knows nothing.
         p_permutation: two-sided, of random sign flips of the users' differences.
     """
 
     difference: float
     p: float
-    ci: tuple[float, float]
+    ci: tuple[float, float] | None
     p_permutation: float
 
 
@@ -183,8 +183,8 @@ def paired_test(a: ArrayLike, b: ArrayLike, users: ArrayLike, *, draws: int = DR
         seed: of the draws.
 
     Returns:
-        The difference, its two-sided p (1 for identical inputs, never 0) by bootstrap and by permutation, and its 95 %
-        interval.
+        The difference, its two-sided p (1 for identical inputs and for one user, never 0) by bootstrap and by
+        permutation, and its 95 % interval (None for one user).
 
     Raises:
         InputError: no target or sizes that differ.
@@ -213,9 +213,12 @@ def paired_tests(pairs: Sequence[tuple[Resampled, Resampled]], *, seed: int = 0)
     """
     flips = np.concatenate([a.sums - b.sums for a, b in pairs], axis=1)
     permuted = iter(sign_flip_p(flips, draws=len(pairs[0][0].drawn), seed=seed).tolist())
+    alone = len(flips) == 1
     return [
         [
-            PairedTest(float(size), two_sided_p(drawn), (float(low), float(high)), next(permuted))
+            PairedTest(float(size), 1.0, None, next(permuted))
+            if alone
+            else PairedTest(float(size), two_sided_p(drawn), (float(low), float(high)), next(permuted))
             for size, drawn, (low, high) in zip(
                 _rounded(a.means - b.means), differences.T, intervals(differences), strict=True
             )

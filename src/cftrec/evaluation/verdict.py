@@ -40,8 +40,7 @@ def against_popularity(rows: Sequence[Mapping[str, Any]], tests: Sequence[Mappin
 def _lead_sentence(best: Mapping[str, Any], runner: Mapping[str, Any], test: Mapping[str, Any]) -> str:
     if test["difference"] == 0:
         return f"{best['model']} and {runner['model']} are level: NDCG@10 {best[METRIC]:.4f} each."
-    low, high = map(_number, test["ci"])
-    evidence = f"95 % interval {low} to {high}, {_p(test)}"
+    evidence = f"{_interval(test['ci'])}, {_p(test)}"
     if test["p_holm"] < SURE:
         return (
             f"{best['model']} is best: NDCG@10 {best[METRIC]:.4f} against {runner[METRIC]:.4f} of {runner['model']}, "
@@ -59,9 +58,13 @@ def lead(tests: Sequence[Mapping[str, Any]], name: str, other: str, metric: str 
         if test["metric"] == metric and {test["a"], test["b"]} == {name, other}:
             if test["a"] == name:
                 return dict(test)
-            low, high = test["ci"]
-            return {**test, "a": name, "b": other, "difference": -test["difference"], "ci": [-high, -low]}
+            ci = test["ci"] and [-bound for bound in reversed(test["ci"])]
+            return {**test, "a": name, "b": other, "difference": -test["difference"], "ci": ci}
     raise KeyError(f"no test of {name} against {other} on {metric}")
+
+
+def _interval(bounds: Sequence[float] | None) -> str:
+    return f"95 % interval {' to '.join(map(_number, bounds))}" if bounds else "one user, so no interval"
 
 
 def _p(test: Mapping[str, Any]) -> str:
