@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from cftrec.evaluation import verdict as verdicts
-from cftrec.evaluation.verdict import METRIC, SURE
+from cftrec.evaluation.verdict import METRIC, SURE, is_sure
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "quality"
@@ -26,7 +26,8 @@ mixed in (`cftrec evaluate --helper`), weight and scale chosen on validation. Se
 "our best" is the method, or the mixed row, with the best number on the test split. Every list ranks the whole
 catalogue, less what the user has. Intervals (95 %) are bootstraps over users, and over training seeds where a
 method has several; a baseline is one training. p is of the paired bootstrap, adjusted by Holm for all pairs of a
-study; sure means below .05. Minutes are those of commands that ran side by side.
+study; sure means that it and the permutation test's, adjusted alike, are below .05. Minutes are those of commands
+that ran side by side.
 """
 
 Result = dict[str, Any]
@@ -126,7 +127,7 @@ def conclusion(mains: dict[str, Result], results: dict[str, Result]) -> str:
             (result, name, rival(result, name)) for result in among.values() if (name := asked(result)) is not None
         ]
         tests = [lead(result, name, other) for result, name, other in pairs if name != other and has(result, other)]
-        sure = [test["difference"] > 0 for test in tests if test["p_holm"] < SURE]
+        sure = [test["difference"] > 0 for test in tests if is_sure(test)]
         counts = {"surely above": sum(sure), "surely below": len(sure) - sum(sure)}
         for how, count in counts.items():
             if count:
@@ -322,8 +323,10 @@ def lead(result: Result, name: str, other: str) -> Test:
 
 
 def sureness(test: Test) -> str:
-    sure = "sure" if test["p_holm"] < SURE else "not sure"
-    return f"p = {p_value(test['p'])}, {p_value(test['p_holm'])} by Holm: {sure}"
+    told = f"p = {p_value(test['p'])}, {p_value(test['p_holm'])} by Holm"
+    if test["p_holm"] < SURE <= test["p_permutation_holm"]:
+        told += f", {p_value(test['p_permutation_holm'])} by permutation"
+    return f"{told}: {'sure' if is_sure(test) else 'not sure'}"
 
 
 def p_value(p: float) -> str:

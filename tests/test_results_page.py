@@ -18,7 +18,7 @@ def row(model, value):
     return {"model": model, **metrics, "NDCG@10_ci": [value - 0.01, value + 0.01]}
 
 
-def pair(a, b, difference, p):
+def pair(a, b, difference, p, permuted=None):
     low, high = difference - 0.01, difference + 0.01
     return {
         "a": a,
@@ -28,8 +28,8 @@ def pair(a, b, difference, p):
         "ci": [low, high],
         "p": p,
         "p_holm": min(1.0, 3 * p),
-        "p_permutation": p,
-        "p_permutation_holm": min(1.0, 3 * p),
+        "p_permutation": p if permuted is None else permuted,
+        "p_permutation_holm": min(1.0, 3 * (p if permuted is None else permuted)),
     }
 
 
@@ -121,6 +121,13 @@ def test_what_is_sure_is_said_with_its_sign_and_what_a_study_lacks_is_passed_ove
     }
     assert evidence_page.verdict({"a": alone}).strip() == "A log: our best is plain with NDCG@10 0.1000."
     assert evidence_page.verdict({}) == "No study has been run yet."
+
+
+def test_what_the_permutation_test_doubts_is_not_sure():
+    tests = [pair("cft", "plain", 0.03, 0.001, permuted=0.02), *RESULT["summary"]["tests"][:2]]
+    first = evidence_page.verdict({"a": RESULT | {"summary": RESULT["summary"] | {"tests": tests}}}).replace("\n", " ")
+    assert "CFT is not surely above or below plain fine-tuning in any study (1)." in first
+    assert "+0.0300 against plain (p = 0.001, 0.003 by Holm, 0.060 by permutation: not sure)" in first
 
 
 def test_a_mixture_is_told_of_under_its_log_s_name_with_its_weights():

@@ -1,16 +1,19 @@
+import numpy as np
 import pytest
 
-from cftrec.evaluation.verdict import against_popularity, lead, verdict
+from cftrec.evaluation import paired_test
+from cftrec.evaluation.verdict import against_popularity, is_sure, lead, verdict
 
 
 def rows(**scores):
     return [{"model": name, "NDCG@10": score} for name, score in scores.items()]
 
 
-def case(a, b, difference, p, p_holm=None, metric="NDCG@10"):
+def case(a, b, difference, p, p_holm=None, metric="NDCG@10", permuted=None):
     ci = [difference - 0.01, difference + 0.01]
     p_holm = p if p_holm is None else p_holm
-    return {"a": a, "b": b, "metric": metric, "difference": difference, "p": p, "p_holm": p_holm, "ci": ci}
+    found = {"p": p, "p_holm": p_holm, "p_permutation_holm": p_holm if permuted is None else permuted, "ci": ci}
+    return {"a": a, "b": b, "metric": metric, "difference": difference} | found
 
 
 def test_a_sure_lead():
@@ -31,6 +34,27 @@ def test_the_number_of_pairs_counts():
     told = verdict(rows(a=0.05, b=0.062), [case("b", "a", 0.012, 0.02, 0.3)])
     assert told.startswith("No sure winner")
     assert "p = 0.020, 0.300 adjusted for the number of pairs" in told
+
+
+def test_few_users_are_sure_by_both_tests_or_not_at_all():
+    told = verdict(rows(a=0.05, b=0.062), [case("b", "a", 0.012, 0.001, 0.003, permuted=0.0625)])
+    assert told.startswith("No sure winner")
+    assert "p = 0.001, 0.062 by permutation and adjusted for the number of pairs" in told
+    tests = [case("a", "popular", 0.02, 0.001, permuted=0.06), case("b", "popular", 0.02, 0.3, permuted=0.001)]
+    told = against_popularity(rows(popular=0.04, a=0.06, b=0.06), [*tests, case("b", "a", 0.01, 1)])
+    assert told.count("may be chance") == 2
+
+
+@pytest.mark.parametrize("users", [4, 8, 12])
+def test_chance_is_seldom_called_sure(users):
+    """Of two models without a difference, at most one in twenty comparisons or so finds one."""
+    rng = np.random.default_rng(0)
+    called = 0
+    for _ in range(200):
+        a, b = rng.random((2, users)) ** 3
+        found = paired_test(a, b, np.arange(users), draws=400)
+        called += is_sure({"p_holm": found.p, "p_permutation_holm": found.p_permutation})
+    assert called <= 0.08 * 200
 
 
 def test_level_and_alone():

@@ -17,7 +17,7 @@ from cftrec.evaluation.metrics import CUTOFFS, KINDS
 from cftrec.evaluation.runs import EvaluatedRun, Model
 from cftrec.evaluation.showcase import choose_users
 from cftrec.evaluation.significance import user_codes
-from cftrec.evaluation.verdict import METRIC
+from cftrec.evaluation.verdict import METRIC, is_sure
 
 _MEANING = {
     "HR": "Hit rate: share of targets in the first k",
@@ -153,7 +153,7 @@ def _pairs(summary: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """Return the tests pair by pair, the last models' first; of many pairs, those with the best model come apart."""
     grouped: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for test in summary["tests"]:
-        grouped.setdefault((test["a"], test["b"]), []).append(test)
+        grouped.setdefault((test["a"], test["b"]), []).append({**test, "sure": is_sure(test)})
     pairs = [{"a": a, "b": b, "tests": grouped[a, b]} for a, b in reversed(grouped)]
     best = max(summary["rows"], key=lambda row: row[METRIC])["model"]
     first = [pair for pair in pairs if best in (pair["a"], pair["b"]) or len(pairs) <= _SHOWN_PAIRS]
