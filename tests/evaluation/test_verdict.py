@@ -30,6 +30,13 @@ def test_a_lead_that_may_be_chance_is_turned_to_the_leader():
     assert "which may be chance (95 % interval −0.0040 to 0.0160, p = 0.400)" in told
 
 
+def test_zero_has_no_minus():
+    test = case("cft", "plain", -0.1111, 0.572) | {"ci": [-0.3333, 0.0]}
+    assert "95 % interval 0.0000 to 0.3333," in verdict(rows(plain=0.1111, cft=0.0), [test])
+    test = case("plain", "cft", 0.1111, 0.572) | {"ci": [-0.00004, 0.3333]}
+    assert "95 % interval 0.0000 to 0.3333," in verdict(rows(plain=0.1111, cft=0.0), [test])
+
+
 def test_the_number_of_pairs_counts():
     told = verdict(rows(a=0.05, b=0.062), [case("b", "a", 0.012, 0.02, 0.3)])
     assert told.startswith("No sure winner")

@@ -85,4 +85,5 @@ def _p(test: Mapping[str, Any]) -> str:
 
 
 def _number(value: float, form: str = ".4f") -> str:
-    return f"{value:{form}}".replace("-", "−")
+    """Write a number in four digits; what rounds to 0 has no minus."""
+    return f"{round(value, 4) + 0.0:{form}}".replace("-", "−")
