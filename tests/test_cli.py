@@ -645,6 +645,8 @@ def test_bad_input_to_runs(capsys, runs, dataset, tmp_path):
         (["--sample", "26"], "from 1 to 25"),
         (["--candidates", "1"], "at least 2"),
         (["--candidates", "nowhere.csv"], "nowhere.csv"),
+        (["--candidates=-5"], "--candidates -5: must be at least 2"),
+        (["--candidates=--5"], "--5: no such file"),
     ):
         assert wanted in fails(capsys, "evaluate", str(runs[0]), str(dataset), *option)
     assert "cftrec train" in fails(capsys, "evaluate", str(dataset), str(dataset))

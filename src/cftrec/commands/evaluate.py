@@ -161,7 +161,7 @@ class Evaluate:
         from cftrec.evaluation import rank_candidates
         from cftrec.terminal import progress_bar
 
-        lists = int(candidates) if candidates.lstrip("-").isdecimal() else Path(candidates)
+        lists = int(candidates) if _is_number(candidates) else Path(candidates)
         with progress_bar(f"rank candidates {recommender.run_name}") as advance:
             result = rank_candidates(
                 recommender, dataset, lists, self.split, self.run_folder, advance, sample=self.sample, seed=self.seed
@@ -243,6 +243,11 @@ def _print_evaluation(result: "Evaluation", folder: Path) -> None:
         print(f"effect   {mean:.4f} nats over the prior {summary['prior']}" + (f" ({interval})" if interval else ""))
         print(summary["fade"]["sentence"])
     print(folder)
+
+
+def _is_number(candidates: str) -> bool:
+    """Say whether --candidates is a number, which may be too small, and no file."""
+    return candidates.removeprefix("-").isdecimal()
 
 
 def _within(bounds: list[float] | None) -> str:
