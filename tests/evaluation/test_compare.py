@@ -327,6 +327,22 @@ def test_other_catalogues_and_unknown_targets_are_noted(tmp_path, evaluated, dat
     assert "50.0% of the lists of cft are certified exact" in notes
 
 
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        ({"beam": 3}, "50.0% of the lists of cft/way are certified exact; the others were cut by the beam."),
+        ({"gamma": 1}, "50.0% of the lists of cft/way are certified exact; the others hit the search budget."),
+        ({"beams": 4}, "The lists of cft/way are the titles nearest to what the model wrote freely; nothing is proved"),
+    ],
+)
+def test_what_is_proved_of_lists_made_in_other_ways(tmp_path, evaluated, dataset, facts, told):
+    run, ranker = evaluated("cft"), ranker_for(dataset)
+    way = Way("way", facts, lambda cases, k: ranker.search(cases.histories, k, keep=cases.targets.tolist()))
+    evaluate(ranker, dataset, out=run, way=way)
+    (note,) = compare([run / "way"], tmp_path / "out", draws=20)["notes"]
+    assert note.startswith(told)
+
+
 def test_another_dataset_than_the_training_s_is_noted(tmp_path, evaluated, dataset):
     run = evaluated("cft")
     facts = json.loads((run / "evaluation.json").read_text())

@@ -156,11 +156,22 @@ def notes(runs: Sequence[EvaluatedRun]) -> list[str]:
             told.append(f"{run.name} does not know {unknown:,} of the targets; they count as misses.")
         if dropped := run.evaluation.get("unknown_history_items", 0):
             told.append(f"{run.name} does not know {dropped:,} events of the histories; they were left out.")
-        if (share := run.evaluation.get("exact_share", 1.0)) < 1:
-            why = "were cut by the beam" if "beam" in run.evaluation.get("way", {}) else "hit the search budget"
-            told.append(f"{share:.1%} of the lists of {run.name} are certified exact; the others {why}.")
+        told += _proof(run)
         told += [f"{run.name}: {note}" for note in run.evaluation.get("notes", [])]
     return told
+
+
+def _proof(run: EvaluatedRun) -> list[str]:
+    """Say what is proved of a RUN's lists, where it is not all of them."""
+    share, way = run.evaluation.get("exact_share", 1.0), run.evaluation.get("way", {})
+    if share == 1:
+        return []
+    if "beams" in way:
+        return [
+            f"The lists of {run.name} are the titles nearest to what the model wrote freely; nothing is proved of them."
+        ]
+    why = "were cut by the beam" if "beam" in way else "hit the search budget"
+    return [f"{share:.1%} of the lists of {run.name} are certified exact; the others {why}."]
 
 
 def _check_same_targets(first: EvaluatedRun, run: EvaluatedRun) -> None:
