@@ -269,11 +269,11 @@ class Runner:
         for task in needed:
             task.result()
         helper, runs = self.mixed[name]["helper"], self.run_folders(self.mixed[name]["method"])
-        sample = min(JUDGED, len(Dataset.load(self.data).targets("validation")))
+        sample = self.judging()
         for weight, scale in self.mixtures(name):
             table = self.folder / "validation" / helper / "ranks.parquet"
             words = ["evaluate", runs[0], self.data, "--split", "validation", "--sample", sample]
-            if not (runs[0] / "validation" / helper_folder(weight, scale, helper) / "evaluation.json").exists():
+            if not (runs[0] / "validation" / helper_folder(weight, scale, helper, sample) / "evaluation.json").exists():
                 self.command(f"weigh-{name}", [*words, "--helper", table, *mixture(weight, scale)])
         weight, scale = self.best_mixture(name)
         for seed, run in zip(self.study["seeds"], runs, strict=True):
@@ -285,13 +285,17 @@ class Runner:
         """Return weight and scale of each way to mix a helper in that is tried."""
         return list(product(self.mixed[name]["weights"], self.mixed[name].get("scales", [1])))
 
+    def judging(self) -> int:
+        """Return how many validation targets judge a mixture."""
+        return min(JUDGED, len(Dataset.load(self.data).targets("validation")))
+
     def judged(self, name: str) -> dict[tuple[float, float], float]:
         """Return the validation NDCG@10 of each of them."""
-        helper = self.mixed[name]["helper"]
+        helper, sample = self.mixed[name]["helper"], self.judging()
         validation = self.run_folders(self.mixed[name]["method"])[0] / "validation"
         return {
-            (weight, scale): read_json(validation / helper_folder(weight, scale, helper) / "metrics.json")["NDCG@10"]
-            for weight, scale in self.mixtures(name)
+            how: read_json(validation / helper_folder(*how, helper, sample) / "metrics.json")["NDCG@10"]
+            for how in self.mixtures(name)
         }
 
     def best_mixture(self, name: str) -> tuple[float, float]:
@@ -474,10 +478,10 @@ def mixture(weight: float, scale: float) -> list[Any]:
     return ["--helper-weight", weight, "--helper-scale", scale]
 
 
-def helper_folder(weight: float, scale: float, helper: str) -> str:
+def helper_folder(weight: float, scale: float, helper: str, sample: int | None = None) -> str:
     """Return the folder that `cftrec evaluate --helper` with a baseline's lists writes to."""
     scaled = "" if scale == 1 else f"x{scale:g}"
-    return f"helper-{weight:g}{scaled}-{helper}"
+    return f"helper-{weight:g}{scaled}-{helper}" + ("" if sample is None else f"-sample-{sample}")
 
 
 def pairs(options: dict[str, Any]) -> list[str]:
@@ -489,7 +493,8 @@ def way_folder(way: str) -> str:
     given = dict(zip(*[iter(shlex.split(way))] * 2, strict=True))
     if "--beam" in given:
         return f"beam-{given['--beam']}"
-    return f"gamma-{float(given['--gamma']):g}-{given.get('--prior', 'counts')}"
+    top = f"-top-{given['--top']}" if given.get("--top", "200") != "200" else ""
+    return f"gamma-{float(given['--gamma']):g}-{given.get('--prior', 'counts')}{top}"
 
 
 def kept(summary: dict[str, Any]) -> dict[str, Any]:

@@ -218,10 +218,13 @@ def test_evaluate_measures_the_effect(runs, dataset, capsys, prior, which):
 def test_evaluate_within_candidates_leaves_the_rest_alone(runs, dataset, capsys, tmp_path):
     before = (runs[0] / "metrics.json").read_bytes()
     main(["evaluate", str(runs[0]), str(dataset), "--candidates", "3", "--sample", "9", "--seed", "5"])
-    summary = json.loads((runs[0] / "candidates.json").read_text())
+    folder = runs[0] / "sample-9-seed-5"
+    summary = json.loads((folder / "candidates.json").read_text())
     assert (summary["targets"], summary["drawn"], summary["seed"]) == (9, 3, 5)
-    assert f"HR@1     {summary['HR@1']:.4f}" in capsys.readouterr().out
-    ranks = pl.read_parquet(runs[0] / "candidate_ranks.parquet")
+    shown = capsys.readouterr().out
+    assert f"HR@1     {summary['HR@1']:.4f}" in shown
+    assert shown.splitlines()[-1] == str(folder)
+    ranks = pl.read_parquet(folder / "candidate_ranks.parquet")
     assert summary["HR@1"] == pytest.approx((ranks["rank"] == 1).mean())
     rows = {"user": ranks["user"], "item": ranks["target"]}
     pl.DataFrame(rows).write_csv(tmp_path / "own.csv")
@@ -238,7 +241,7 @@ def test_evaluate_within_candidates_leaves_the_rest_alone(runs, dataset, capsys,
             "5",
         ]
     )
-    assert json.loads((runs[0] / "candidates.json").read_text())["HR@1"] == 1, "each has its target alone"
+    assert json.loads((folder / "candidates.json").read_text())["HR@1"] == 1, "each has its target alone"
     assert (runs[0] / "metrics.json").read_bytes() == before
 
 
@@ -442,12 +445,12 @@ def test_evaluate_in_other_ways_leaves_the_rest_alone(runs, dataset, capsys, tmp
 
     main(["evaluate", str(run), str(dataset), "--gamma", "0.5", "--top", "7"])
     (where,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith(str(run))]
-    assert where == str(run / "gamma-0.5-counts")
+    assert where == str(run / "gamma-0.5-counts-top-7")
     expected = recommender.guided(histories, 20, gamma=0.5, top=7, keep=keep)
-    ranks = pl.read_parquet(run / "gamma-0.5-counts" / "ranks.parquet")
+    ranks = pl.read_parquet(run / "gamma-0.5-counts-top-7" / "ranks.parquet")
     assert ranks["items"].to_list() == [[ids[item] for item in row if item >= 0] for row in expected.items]
-    facts = json.loads((run / "gamma-0.5-counts" / "evaluation.json").read_text())
-    assert facts["way"] == {"name": "gamma-0.5-counts", "gamma": 0.5, "prior": "counts", "top": 7}
+    facts = json.loads((run / "gamma-0.5-counts-top-7" / "evaluation.json").read_text())
+    assert facts["way"] == {"name": "gamma-0.5-counts-top-7", "gamma": 0.5, "prior": "counts", "top": 7}
 
     main(["evaluate", str(runs[1]), str(dataset), "--beam", "2"])
     main(["evaluate", str(run), str(dataset), "--beam", "2"])
@@ -482,7 +485,7 @@ def test_evaluate_in_other_ways_leaves_the_rest_alone(runs, dataset, capsys, tmp
     assert (run / f"helper-0.5-{runs[1].name}-beam-2" / "metrics.json").exists()
 
     main(["evaluate", str(run), str(dataset), "--ungrounded", "--beams", "3"])
-    facts = json.loads((run / "ungrounded" / "evaluation.json").read_text())
+    facts = json.loads((run / "ungrounded-beams-3" / "evaluation.json").read_text())
     assert facts["way"]["written"] == 75
     assert 0 <= facts["way"]["invented"] <= 75
     assert (run / "metrics.json").read_bytes() == before

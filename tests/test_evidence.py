@@ -118,7 +118,8 @@ def test_studies_from_their_files_to_the_page(place, capsys):
     mixed = result["mixed"]["cft with itemknn"]
     runs = [folder / "work" / "small" / f"cft-{seed}" / f"helper-{mixed['chosen'][0]:g}x9-itemknn" for seed in (1, 2)]
     tried = folder / "work" / "small" / "cft-1" / "validation"
-    values = [read_json(tried / f"helper-{weight:g}x9-itemknn" / "metrics.json")["NDCG@10"] for weight in (0.25, 0.75)]
+    folders = [tried / f"helper-{weight:g}x9-itemknn-sample-16" for weight in (0.25, 0.75)]
+    values = [read_json(one / "metrics.json")["NDCG@10"] for one in folders]
     assert mixed["tried"] == [[0.25, 9, values[0]], [0.75, 9, values[1]]]
     assert mixed["chosen"] == [(0.75, 0.25)[int(values[0] >= values[1])], 9]
     helped = np.mean([read_json(run / "metrics.json")["NDCG@10"] for run in runs])

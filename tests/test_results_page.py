@@ -185,4 +185,6 @@ def test_finished_studies_are_those_whose_result_has_their_settings(tmp_path, mo
 
 def test_the_folder_of_a_way():
     assert evidence.way_folder("--gamma 0.10 --prior trained") == "gamma-0.1-trained"
+    assert evidence.way_folder("--gamma 0.5 --top 50") == "gamma-0.5-counts-top-50"
+    assert evidence.way_folder("--gamma 0.5 --top 200") == "gamma-0.5-counts"
     assert evidence.way_folder("--beam 10") == "beam-10"

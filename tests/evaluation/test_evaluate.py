@@ -9,7 +9,7 @@ from evaluation_fakes import Ranker, make_dataset, ranker_for
 from cftrec.artefacts import sha256
 from cftrec.data.dataset import Dataset
 from cftrec.errors import InputError
-from cftrec.evaluation import ALL_METRICS, evaluate, evaluation_table, rank_by_popularity
+from cftrec.evaluation import ALL_METRICS, evaluate, evaluation_table, rank_by_popularity, ways
 from cftrec.evaluation.ways import Way
 
 
@@ -73,6 +73,47 @@ def test_another_split_has_its_own_folder(tmp_path, dataset):
     evaluate(ranker_for(dataset), dataset, "validation", out=tmp_path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["validation"]
     assert json.loads((tmp_path / "validation/evaluation.json").read_text())["split"] == "validation"
+
+
+def test_a_sample_replaces_no_whole_evaluation(tmp_path, dataset):
+    ranker = ranker_for(dataset)
+    way = Way("beam-2", {}, lambda cases, k: ranker.search(cases.histories, k, keep=cases.targets.tolist()))
+    evaluate(ranker, dataset, out=tmp_path)
+    for options in ({}, {"seed": 7}, {"way": way}, {"way": way, "split": "validation"}):
+        evaluate(ranker, dataset, out=tmp_path, sample=9, **options)
+    for folder, targets in {
+        "": 30,
+        "sample-9": 9,
+        "sample-9-seed-7": 9,
+        "beam-2-sample-9": 9,
+        "validation/beam-2-sample-9": 9,
+    }.items():
+        assert json.loads((tmp_path / folder / "evaluation.json").read_text())["targets"] == targets
+    assert not (tmp_path / "beam-2").exists()
+
+
+def test_another_table_of_one_name_replaces_nothing(tmp_path, dataset):
+    ranker = ranker_for(dataset)
+
+    def run(digest):
+        facts = {"file": {"name": "h.csv", "sha256": digest}}
+        way = Way("helper-0.5-h", facts, lambda cases, k: ranker.search(cases.histories, k, cases.targets.tolist()))
+        evaluate(ranker, dataset, out=tmp_path, way=way)
+
+    run("a")
+    run("a")
+    with pytest.raises(InputError, match=r"helper-0\.5-h: holds the evaluation with another h\.csv") as error:
+        run("b")
+    assert "\n" not in str(error.value)
+    assert json.loads((tmp_path / "helper-0.5-h/evaluation.json").read_text())["way"]["file"]["sha256"] == "a"
+
+
+def test_ways_with_other_options_have_other_folders():
+    names = {("gamma-0.5-counts", 200), ("gamma-0.5-counts-top-48", 48)}
+    assert {(ways.by_effect(None, 0.5, "counts", top).name, top) for top in (200, 48)} == names
+    found = [ways.ungrounded(None, *options).name for options in ((4, None), (4, 4), (4, 1), (2, None), (6, 2))]
+    told = ["ungrounded-grounded-1", "ungrounded-beams-2", "ungrounded-beams-6-grounded-2"]
+    assert found == ["ungrounded", "ungrounded", *told]
 
 
 def test_unknown_items_are_dropped_and_counted_and_unknown_targets_missed(dataset):

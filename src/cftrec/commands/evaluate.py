@@ -37,8 +37,8 @@ class Evaluate:
 
     Also effects.json and effects.parquet: how much likelier the history makes the true next title than the prior does.
     With --candidates it ranks within lists instead, and writes candidates.json and candidate_ranks.parquet alone. With
-    --gamma, --beam, --helper or --ungrounded it ranks in another way, and the files go into a folder of that name in
-    the RUN.
+    --gamma, --beam, --helper or --ungrounded it ranks in another way, and with --sample a part of the targets: then the
+    files go into a folder in the RUN whose name says so.
 
     With --predictions the lists are those of a table, and the folder they are written to is a new one.
     """
@@ -95,14 +95,15 @@ class Evaluate:
             )
             return
         from cftrec.data import Dataset
+        from cftrec.evaluation.evaluate import evaluation_folder
         from cftrec.recommender import Recommender
 
         dataset = Dataset.load(self.data)
         recommender = Recommender.from_pretrained(self.run_folder)
-        out = self.run_folder if self.split == "test" else self.run_folder / self.split
+        way = self._way(recommender, dataset) if self.candidates is None else None
+        out = evaluation_folder(self.run_folder, self.split, way, self.sample, self.seed)
         if self.candidates is None:
-            way = self._way(recommender, dataset)
-            self._rank_catalogue(recommender, dataset, way, out if way is None else out / way.name)
+            self._rank_catalogue(recommender, dataset, way, out)
         else:
             self._rank_candidates(recommender, dataset, self.candidates)
             print(out)

@@ -19,7 +19,7 @@ from cftrec.data.sources.sheet import read_table
 from cftrec.errors import InputError
 from cftrec.evaluation.cases import Cases, cases_of, run_index, split_targets
 from cftrec.evaluation.effects import Schema
-from cftrec.evaluation.evaluate import write_parquet
+from cftrec.evaluation.evaluate import evaluation_folder, write_parquet
 from cftrec.evaluation.ranker import Scorer
 from cftrec.evaluation.significance import DRAWS, LEVEL, intervals, resampled_means, user_codes
 
@@ -73,7 +73,7 @@ def rank_candidates(
             TSV, Parquet or JSON lines), whose items serve all targets of their user. A target that the table does not
             name for its user is a miss.
         split: "train", "validation" or "test".
-        out: the RUN's folder, into which the files are written (those of another split than test into out / split).
+        out: the RUN's folder, where the files go into `evaluate.evaluation_folder`. None writes nothing.
         progress: called with (targets done, targets in all).
         sample: so many random targets of the split only; None: all.
         seed: of the sample and of the candidates; a target's candidates do not depend on which others are ranked.
@@ -92,7 +92,7 @@ def rank_candidates(
         facts |= told
     result = _ranked(recommender, cases, lists, facts, progress)
     if out is not None:
-        folder = out if split == "test" else out / split
+        folder = evaluation_folder(out, split, None, sample, seed)
         folder.mkdir(parents=True, exist_ok=True)
         write_parquet(folder / "candidate_ranks.parquet", result.ranks)
         write_json(folder / "candidates.json", result.summary)

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from cftrec.artefacts import write_json
+from cftrec.artefacts import read_json, write_json
 from cftrec.data.dataset import Dataset
 from cftrec.errors import InputError
 from cftrec.evaluation.cases import Cases, cases_of, split_targets
@@ -84,6 +84,18 @@ class _Answers:
     exact: list[NDArray[np.bool_]] = field(default_factory=list)
 
 
+def evaluation_folder(run: Path, split: str, way: Way | None = None, sample: int | None = None, seed: int = 0) -> Path:
+    """Return the folder that an evaluation is written to.
+
+    The RUN holds that of the whole test split by log p, RUN/SPLIT that of another split; what ranks in another way or
+    a sample of the targets goes into a folder in it that says so, such as beam-10, sample-1000 or beam-10-sample-1000.
+    """
+    parts = [] if way is None else [way.name]
+    if sample is not None:
+        parts += [f"sample-{sample}", *([f"seed-{seed}"] if seed else [])]
+    return (run if split == "test" else run / split) / "-".join(parts)
+
+
 def evaluate(
     recommender: Ranker,
     dataset: Dataset,
@@ -110,8 +122,7 @@ def evaluate(
         dataset: the log; its split decides the targets.
         split: "train", "validation" or "test".
         k: length of the lists, at least 20, which is as far as the metrics look.
-        out: the RUN's folder: the test split's files are written into it, those of another split into out / split.
-            None writes nothing.
+        out: the RUN's folder, where the files go into `evaluation_folder`. None writes nothing.
         progress: called with (targets done, targets in all) after each batch, those whose effect is measured counted
             twice.
         batch_size: histories searched at once.
@@ -121,17 +132,20 @@ def evaluate(
             left out, but for the target itself. Only a `Recommender` can.
         sample: rank so many random targets of the split only; None: all.
         seed: of the sample.
-        way: another way to rank than by log p (`ways`); its files go into a folder of its name beside the others, and
-            evaluation.json says what it is under "way".
+        way: another way to rank than by log p (`ways`); evaluation.json says what it is under "way".
 
     Returns:
         Metrics, ranks, the popularity baseline, the history's effect and the facts of the evaluation.
 
     Raises:
         InputError: an unknown split, k below 20, a batch size below 1, a split without targets, a sample larger than
-            the split, an unknown prior or one that the RUN has not trained, keep_history with another way to rank.
+            the split, an unknown prior or one that the RUN has not trained, keep_history with another way to rank, or
+            a helper's table of another content than that of the same name which the folder holds the evaluation with.
     """
     _check(k, batch_size, effect_targets)
+    folder = None if out is None else evaluation_folder(out, split, way, sample, seed)
+    if folder is not None and way is not None:
+        _refuse_another_table(folder, way)
     if keep_history and way is not None:
         raise InputError(f"keep_history: {way.name} leaves the history out; rank by log p to keep it")
     started = time.monotonic()
@@ -175,9 +189,8 @@ def evaluate(
         effects=effects,
         facts=facts,
     )
-    if out is not None:
-        folder = out if split == "test" else out / split
-        result.save(folder if way is None else folder / way.name)
+    if folder is not None:
+        result.save(folder)
     return result
 
 
@@ -188,6 +201,19 @@ def _check(k: int, batch_size: int, effect_targets: int) -> None:
         raise InputError(f"batch_size {batch_size}: must be at least 1")
     if effect_targets < 0:
         raise InputError(f"effect_targets {effect_targets}: must be 0 or more")
+
+
+def _refuse_another_table(folder: Path, way: Way) -> None:
+    """Refuse to replace what was ranked with another helper's table of the same file name."""
+    table, there = way.facts.get("file"), folder / "evaluation.json"
+    if table is None or not there.is_file():
+        return
+    known = read_json(there).get("way", {}).get("file", table)
+    if known["sha256"] != table["sha256"]:
+        raise InputError(
+            f"{folder}: holds the evaluation with another {table['name']} than that of --helper; rename the table, or "
+            "remove the folder"
+        )
 
 
 def rank_targets(

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from cftrec.artefacts import MANIFEST
 from cftrec.data.dataset import Dataset
 from cftrec.data.sources.sheet import Sheet, read_table
+from cftrec.decoding.guided import TOP
+from cftrec.decoding.ungrounded import BEAMS
 from cftrec.errors import InputError
 from cftrec.evaluation.cases import Cases, run_index
 from cftrec.evaluation.given_lists import LENGTH, row_a_rank, scores, whole
@@ -27,7 +29,7 @@ class Way:
     """A way to rank.
 
     Attributes:
-        name: of the folder in the RUN that its files go into.
+        name: of the folder in the RUN that its files go into; says every option of the order but those at defaults.
         facts: what evaluation.json says of it; may grow while it ranks.
         rank: returns the best k items of some targets' histories, which are left out, but for the targets.
     """
@@ -44,7 +46,8 @@ def by_effect(recommender: Recommender, gamma: float, prior: str, top: int) -> W
         keep = cases.targets.tolist()
         return recommender.guided(cases.histories, k, gamma=gamma, prior=prior, top=top, keep=keep)
 
-    return Way(f"gamma-{gamma:g}-{prior}", {"gamma": gamma, "prior": prior, "top": top}, rank)
+    name = f"gamma-{gamma:g}-{prior}" + ("" if top == TOP else f"-top-{top}")
+    return Way(name, {"gamma": gamma, "prior": prior, "top": top}, rank)
 
 
 def by_beam(recommender: Recommender, width: int) -> Way:
@@ -60,7 +63,11 @@ def by_beam(recommender: Recommender, width: int) -> Way:
 
 def ungrounded(recommender: Recommender, beams: int, grounded: int | None) -> Way:
     """Let the model write titles freely and take the nearest ones; the facts say how many were invented."""
-    facts = {"beams": beams, "grounded": beams if grounded is None else grounded, "written": 0, "invented": 0}
+    turns = beams if grounded is None else grounded
+    facts = {"beams": beams, "grounded": turns, "written": 0, "invented": 0}
+    name = (
+        "ungrounded" + ("" if beams == BEAMS else f"-beams-{beams}") + ("" if turns == beams else f"-grounded-{turns}")
+    )
 
     def rank(cases: Cases, k: int) -> Found:
         found = recommender.ungrounded(cases.histories, k, keep=cases.targets.tolist(), beams=beams, grounded=grounded)
@@ -68,7 +75,7 @@ def ungrounded(recommender: Recommender, beams: int, grounded: int | None) -> Wa
         facts["invented"] += int(found.invented.sum())
         return found
 
-    return Way("ungrounded", facts, rank)
+    return Way(name, facts, rank)
 
 
 def with_helper(
