@@ -498,6 +498,14 @@ def test_bad_ways_to_evaluate(runs, dataset, capsys, tmp_path):
     assert "--gamma and --ungrounded are ways to rank; choose one" in line("--gamma", "1", "--ungrounded")
     assert "--top goes with --gamma; leave it out" in line("--top", "9")
     assert "--beam 0: must be at least 1" in line("--beam", "0")
+    assert "--gamma and --beam are ways to rank; choose one" in line("--beam", "0", "--gamma", "1")
+    for gamma in ("-1", "nan", "inf"):  # one line: refused before effects are measured, which a bar on stderr shows
+        assert f"--gamma {gamma}" in line("--gamma", gamma)
+    assert "--top 0: must be at least 1" in line("--gamma", "1", "--top", "0")
+    assert "--beams 0: must be at least 1" in line("--ungrounded", "--beams", "0")
+    assert "--grounded 5: must be from 1 to 4" in line("--ungrounded", "--grounded", "5")
+    assert "--seed goes with --sample or --candidates N" in line("--seed", "7")
+    assert "--seed goes with --sample or --candidates N" in line("--candidates", "own.csv", "--seed", "7")
     assert "--keep-history is not read with --gamma" in line("--gamma", "1", "--keep-history")
     assert "--prior is not read with --candidates" in line("--candidates", "9", "--prior", "counterfactual")
     assert "--sample is not read with --predictions" in line("--predictions", "x.csv", "--sample", "3")
@@ -809,6 +817,7 @@ def test_explain_prints_numbers_that_add_up(runs, capsys):
         (["--history", "Up", "--item", "Alein"], "nearest"),
         (["--history", "Up", "--item", "Alien", "--prior", "trained"], "prior_weight"),
         (["--history", "Up", "Fargo", "--item", "Alien", "--shapley", "1"], "at least 2"),
+        (["--history", "Up", "--item", "Alien", "--seed", "9"], "--seed goes with --shapley"),
     ],
 )
 def test_bad_explanations(runs, capsys, options, said):

@@ -59,7 +59,7 @@ class Evaluate:
     sample: int | None = None
     """rank so many random targets of the split only; left out, all"""
     seed: int = 0
-    """seed of --sample and --candidates"""
+    """seed of --sample and --candidates N"""
     candidates: Annotated[str | None, arg(metavar="FILE|N")] = None
     """rank within candidates instead: those of a table with columns user and item, or N, the target and N - 1 random
     items that the user does not have (LLaRA: 20); the files of the whole catalogue stay as they are"""
@@ -109,16 +109,21 @@ class Evaluate:
             print(out)
 
     def _refuse_what_is_not_read(self) -> None:
-        given = {name: getattr(self, name) not in (None, False, 0.0) for name in _WAYS}
-        chosen = [name for name, is_given in given.items() if is_given]
+        chosen = [name for name in _WAYS if self._is_given(name)]
         if len(chosen) > 1:
             raise InputError(f"{flags(chosen)} are ways to rank; choose one")
         way = chosen[0] if chosen else "log p"
         for name, ways in _READ_BY.items():
-            if way not in ways and getattr(self, name) != type(self).__dataclass_fields__[name].default:
+            if way not in ways and self._is_given(name):
                 among = [one for one in ways if one != "log p"]
                 hint = f"goes with {flags(among, 'or')}" if way == "log p" else f"is not read with {flags([way])}"
                 raise InputError(f"{flags([name])} {hint}; leave it out")
+        drawn = self.candidates is not None and _is_number(self.candidates)
+        if self._is_given("seed") and self.sample is None and not drawn:
+            raise InputError("--seed goes with --sample or --candidates N, which draw; leave it out")
+
+    def _is_given(self, name: str) -> bool:
+        return bool(getattr(self, name) != type(self).__dataclass_fields__[name].default)
 
     def _way(self, recommender: Any, dataset: Any) -> Any:
         from cftrec.evaluation import ways

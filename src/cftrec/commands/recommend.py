@@ -173,6 +173,8 @@ class Explain:
         """Print the total and both splits, in nats."""
         from cftrec.recommender import Recommender
 
+        if self.seed and not self.shapley:
+            raise InputError("--seed goes with --shapley, which draws; leave it out")
         recommender = Recommender.from_pretrained(self.run_folder)
         titles = [title for group in self.history for title in group]
         found = recommender.explain(titles, self.item, self.prior, self.shapley, self.seed)

@@ -41,6 +41,10 @@ class Way:
 
 def by_effect(recommender: Recommender, gamma: float, prior: str, top: int) -> Way:
     """Order the `top` likeliest items by log p + gamma x (log p - log prior); see `Recommender.guided`."""
+    if not 0 < gamma < math.inf:
+        raise InputError(f"--gamma {gamma}: must be a number above 0")
+    if top < 1:
+        raise InputError(f"--top {top}: must be at least 1 title")
 
     def rank(cases: Cases, k: int) -> Found:
         keep = cases.targets.tolist()
@@ -64,6 +68,10 @@ def by_beam(recommender: Recommender, width: int) -> Way:
 def ungrounded(recommender: Recommender, beams: int, grounded: int | None) -> Way:
     """Let the model write titles freely and take the nearest ones; the facts say how many were invented."""
     turns = beams if grounded is None else grounded
+    if beams < 1:
+        raise InputError(f"--beams {beams}: must be at least 1 title")
+    if not 1 <= turns <= beams:
+        raise InputError(f"--grounded {turns}: must be from 1 to {beams}, the --beams")
     facts = {"beams": beams, "grounded": turns, "written": 0, "invented": 0}
     name = (
         "ungrounded" + ("" if beams == BEAMS else f"-beams-{beams}") + ("" if turns == beams else f"-grounded-{turns}")
