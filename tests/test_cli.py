@@ -525,6 +525,13 @@ def test_bad_ways_to_evaluate(runs, dataset, capsys, tmp_path):
     pl.DataFrame({"user": ["u9"], "item": ["i0"], "score": [[1.0]]}).write_parquet(tmp_path / "nested.parquet")
     assert "row 1: score is" in line("--helper", str(tmp_path / "nested.parquet"))
     assert "helper_scale 0.0: must be above 0" in line("--helper", str(tmp_path / "helper.csv"), "--helper-scale", "0")
+    assert "helper_scale inf: must be above 0 and finite" in line(
+        "--helper", str(tmp_path / "helper.csv"), "--helper-scale", "inf"
+    )
+    rows = [f"u{user},i{item},{item}e200\n" for user in range(30) for item in range(9)]
+    (tmp_path / "big.csv").write_text("user,item,score\n" + "".join(rows))
+    told = line("--helper", str(tmp_path / "big.csv"), "--helper-scale", "1e200")
+    assert f"helper_scale 1e+200: the scores of {tmp_path / 'big.csv'} times it overflow" in told
     assert "--helper-scale goes with --helper" in line("--helper-scale", "2")
     assert "helper_weight 2" in line("--helper", str(tmp_path / "helper.csv"), "--helper-weight", "2")
 

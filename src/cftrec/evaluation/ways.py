@@ -104,13 +104,13 @@ def with_helper(
         positions: int64 [n], event positions of the targets, all of which the table must name items for.
 
     Raises:
-        InputError: a weight or scale out of range, or a table that cannot be read, or names no item that the RUN knows
-            for a target.
+        InputError: a weight or scale out of range, scores that the scale makes infinite, or a table that cannot be
+            read, or names no item that the RUN knows for a target.
     """
     if not 0 <= weight <= 1:
         raise InputError(f"helper_weight {weight}: must be from 0 (the model alone) to 1 (the helper alone)")
     if not 0 < scale < math.inf:
-        raise InputError(f"helper_scale {scale}: must be above 0; 1 takes the scores as they are")
+        raise InputError(f"helper_scale {scale}: must be above 0 and finite; 1 takes the scores as they are")
     given = read_table(file)
     sheet = row_a_rank(given)
     if "items" in given.frame.columns and "score" not in sheet.frame.columns:
@@ -131,6 +131,11 @@ def with_helper(
     if missing is not None:
         at = f" with that {LENGTH}" if LENGTH in key else ""
         raise InputError(f"{file}: no known item of user {missing!r}, who has a target{at}; give every target some")
+
+    with np.errstate(all="ignore"):
+        spread = np.ptp(scale * known["score"].to_numpy())
+    if not np.isfinite(spread):
+        raise InputError(f"helper_scale {scale}: the scores of {file} times it overflow; choose a smaller one")
 
     def rank(cases: Cases, k: int) -> Found:
         helper = np.empty((len(cases), len(recommender.catalogue)))
