@@ -77,7 +77,7 @@ def verdict(results: dict[str, Result]) -> str:
         if mixed is not None:
             log = results.get(result["study"].get("base"), result)["study"]["title"]
             helper = helper_of(result, mixed)
-            others = standing(result, mixed, tuple(dict.fromkeys(("plain", "sasrec", helper, f"plain with {helper}"))))
+            others = standing(result, mixed, tuple(dict.fromkeys((*rivals(result), helper, f"plain with {helper}"))))
             told.append(f"{log}, with a helper's scores mixed in: our best is {others}.")
     if not told:
         return prose("No study has been run yet.")
@@ -183,8 +183,8 @@ def setting(result: Result) -> str:
 
 
 def seeds(study: dict[str, Any]) -> str:
-    """Say with which seeds a question's methods are trained; those beside them may have more."""
-    if not study.get("methods"):
+    """Say with which seeds a question's methods are trained, or mixed; those beside them may have more."""
+    if not study.get("methods") and not study.get("mixed"):
         return ""
     return f" {'Seeds' if len(study['seeds']) > 1 else 'One seed:'} {', '.join(map(str, study['seeds']))}."
 
