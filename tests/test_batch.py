@@ -1,5 +1,6 @@
 """Batches of users: whatever kills the job and however often, the file holds each user once, as if nothing had been."""
 
+import errno
 import json
 import os
 import signal
@@ -351,6 +352,14 @@ def test_one_call_at_a_time_is_at_a_job(tmp_path):
     with held(parts), pytest.raises(InputError, match="another command is changing it"):
         recommend_users(Ranker(), users, out, 2, part_users=1)
     assert recommend_users(Ranker(), users, out, 2, part_users=1)["resumed"] == 1
+
+
+def test_a_file_system_that_knows_no_locks_holds_nobody_back(tmp_path, monkeypatch):
+    def unknown(*_):
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr("fcntl.flock", unknown)
+    assert recommend_users(Ranker(), table(tmp_path, [["A"]]), tmp_path / "out.parquet", 2)["users"] == 1
 
 
 def interrupted(folder, users, out):

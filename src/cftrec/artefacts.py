@@ -149,11 +149,12 @@ def held(path: Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(folder)
-        raise InputError(f"{path}: another command is changing it; run this one again when that is done") from error
-    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"{path}: another command is changing it; run this one again when that is done") from error
+        except OSError:  # a file system that knows no locks, on which nobody is held back
+            pass
         yield
     finally:
         os.close(folder)
