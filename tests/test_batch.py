@@ -354,6 +354,15 @@ def test_one_call_at_a_time_is_at_a_job(tmp_path):
     assert recommend_users(Ranker(), users, out, 2, part_users=1)["resumed"] == 1
 
 
+@pytest.mark.parametrize("name", ["histories.parquet", "part-000000000000.parquet"])
+def test_an_output_may_have_any_name(tmp_path, name):
+    users = table(tmp_path, [["A"], ["B"]])
+    recommend_users(Ranker(), users, tmp_path / "expected.parquet", 2)
+    interrupted(tmp_path, users, tmp_path / name)
+    assert recommend_users(Ranker(), users, tmp_path / name, 2, part_users=1)["resumed"] == 1
+    assert pl.read_parquet(tmp_path / name).equals(pl.read_parquet(tmp_path / "expected.parquet"))
+
+
 def test_a_file_system_that_knows_no_locks_holds_nobody_back(tmp_path, monkeypatch):
     def unknown(*_):
         raise OSError(errno.ENOTSUP, "Operation not supported")

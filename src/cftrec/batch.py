@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 PART_USERS = 128
 """Users of a part: what an interruption loses at most."""
 _JOB, _HISTORIES, _OUTPUT = "job.json", "histories.parquet", "output.json"
+_WHOLE = ".whole.partial"  # hidden, so that no name of an output is one of the parts
 _SCHEMA: dict[str, Any] = {
     "user": pl.String,
     "items": pl.List(pl.String),
@@ -135,7 +136,7 @@ def _answer_all(
             _write(parts[-1], _answers(recommender, rows, known, k, options).write_parquet)
         if progress is not None:
             progress(end, total)
-    staging = folder / out.name
+    staging = folder / _WHOLE
     try:
         pl.scan_parquet(parts, glob=False).sink_parquet(staging)
     except pl.exceptions.PolarsError as error:

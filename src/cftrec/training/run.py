@@ -170,7 +170,9 @@ def _make_trainer(last: Path | None, model: Any, config: CFTConfig, *rest: Any) 
 def _try_optimizer(trainer: CFTTrainer) -> None:
     """Make optimizer and schedule of one weight, as training will: what they refuse, they refuse before it begins."""
     make, options = trainer.get_optimizer_cls_and_kwargs(trainer.args)
-    optimizer = make([torch.nn.Parameter(torch.zeros(1))], **options)
+    weight = [torch.nn.Parameter(torch.zeros(1))]
+    own = {"params", "model", "optimizer_dict"} & options.keys()  # GaLore's and LOMO's know which weights they are for
+    optimizer = torch.optim.SGD(weight) if own else make(weight, **options)
     kwargs = trainer.args.lr_scheduler_kwargs or {}
     get_scheduler(trainer.args.lr_scheduler_type, optimizer, 1, 9, scheduler_specific_kwargs=dict(kwargs))
 

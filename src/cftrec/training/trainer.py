@@ -40,7 +40,7 @@ name, such as "ndcg@10", and its value for each target, float64 [n].
 
 
 class Diverged(InputError):
-    """The loss, or a weight, has become no finite number, so that no option but those can help."""
+    """The loss, or a weight, is no finite number any more; the same options would end there again."""
 
 
 class CFTTrainer(Trainer):
