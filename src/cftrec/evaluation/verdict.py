@@ -38,8 +38,8 @@ def against_popularity(rows: Sequence[Mapping[str, Any]], tests: Sequence[Mappin
 def is_sure(test: Mapping[str, Any]) -> bool:
     """Say whether a difference is sure: both p, adjusted for the number of pairs, are below 0.05.
 
-    The bootstrap's alone is too bold where users are few (of 5, it calls 18 % of mere chance sure); the permutation's
-    alone says nothing of the luck of the seeds.
+    The bootstrap's alone is too bold where users are few (docs/metrics.md); the permutation's alone says nothing of the
+    luck of the seeds.
     """
     return max(test["p_holm"], test["p_permutation_holm"]) < SURE
 
