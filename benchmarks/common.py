@@ -45,7 +45,7 @@ def add_setting(options: argparse.ArgumentParser) -> None:
     """Add the options that say what is trained on what."""
     options.add_argument("--data", choices=list(LOGS), default="ml-100k")
     options.add_argument("--games", type=Path, default=GAMES, help="folder of the Amazon Video Games files")
-    options.add_argument("--model", default="nano", help="nano, smollm2 or a local folder")
+    options.add_argument("--model", default="nano", help="nano, smollm2 or a local folder (random_model.py makes one)")
     options.add_argument("--prompt", default="plain")
     options.add_argument("--window", type=int, default=20, help="W, most items seen")
     options.add_argument("--stride", type=int, default=10, help="s, items by which a window moves")
@@ -61,6 +61,7 @@ def add_setting(options: argparse.ArgumentParser) -> None:
         help="pass over steps with a longer sample, for which padded computations may need more memory than there is; "
         "shorter ones favour those (0: none)",
     )
+    options.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
     options.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="further options of cftrec")
 
 
@@ -90,7 +91,8 @@ class Setting:
         order = epoch_order(samples.groups(args.sampler), seed=0, epoch=0)
         drawn = (order[begin : begin + args.samples] for begin in range(0, len(order), args.samples))
         model, *rest = assemble(data, config)
-        choose_batching(model, "forest")
+        model.to(args.device)
+        choose_batching(model, "forest", config.attention)
         config.bf16 = args.bf16
         setting = cls(data, config, model, *rest, samples, [], layout_of(model, config, forest=True))
         fitting = (step for step in drawn if not args.most_tokens or setting.longest(step) <= args.most_tokens)
@@ -130,18 +132,31 @@ def interleaved(sides: dict[str, Callable[[], Any]], repeats: int) -> dict[str, 
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(repeats):
         for name, call in sides.items():
+            finish()
             begin = time.perf_counter()
             call()
+            finish()
             seconds[name].append(time.perf_counter() - begin)
     return seconds
 
 
-def peak_bytes(call: Callable[[], Any]) -> int:
-    """Return the most bytes that a call holds at a time beyond what is there before it, on the CPU.
+def finish() -> None:
+    """Wait until a GPU, where there is one, has done what it was told."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
-    Read off every allocation and release of torch's allocator (the profiler's record of them, which also holds what an
-    operator allocates inside).
+
+def peak_bytes(call: Callable[[], Any], device: str = "cpu") -> int:
+    """Return the most bytes that a call holds at a time beyond what is there before it.
+
+    On the CPU read off every allocation and release of torch's allocator (the profiler's record of them, which also
+    holds what an operator allocates inside).
     """
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        return torch.cuda.max_memory_allocated() - before
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as record:
         call()
     events = sorted(
@@ -157,8 +172,9 @@ def peak_bytes(call: Callable[[], Any]) -> int:
 
 
 def plain(args: argparse.Namespace) -> dict[str, Any]:
-    """Return options as what JSON knows; paths of this machine are left out."""
-    return {name: value for name, value in vars(args).items() if not isinstance(value, Path)}
+    """Return options as what JSON knows; paths of this machine are left out, of a model's folder all but its name."""
+    known = {name: value for name, value in vars(args).items() if not isinstance(value, Path)}
+    return known | ({"model": Path(args.model).name} if "model" in known else {})
 
 
 def summarise(seconds: dict[str, list[float]], base: str) -> dict[str, Any]:
@@ -176,8 +192,9 @@ def summarise(seconds: dict[str, list[float]], base: str) -> dict[str, Any]:
 
 def setting_name(benchmark: str, args: argparse.Namespace) -> str:
     """Return the name of a benchmark's result in a setting."""
-    name = f"{benchmark}-{args.data}-{args.model}-{args.prompt}-w{args.window}s{args.stride}-{args.sampler}"
-    return name + ("-bf16" if args.bf16 else "")
+    model = Path(args.model).name
+    name = f"{benchmark}-{args.data}-{model}-{args.prompt}-w{args.window}s{args.stride}-{args.sampler}"
+    return name + ("-bf16" if args.bf16 else "") + ("" if args.device == "cpu" else f"-{args.device}")
 
 
 def machine() -> dict[str, Any]:
@@ -185,7 +202,8 @@ def machine() -> dict[str, Any]:
     model = next(
         (line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.processor()
     )
-    return {"cpu": model, "threads": torch.get_num_threads(), "python": platform.python_version()}
+    facts = {"cpu": model, "threads": torch.get_num_threads(), "python": platform.python_version()}
+    return facts | ({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {})
 
 
 def _cpuinfo() -> list[str]:

@@ -64,8 +64,10 @@ def main() -> None:
         recommender.model.to(torch.bfloat16)
     histories = users_of(data, recommender, args.users)
     result = compare(replace(recommender, softmax="catalogue"), histories, args)
+    device = recommender.model.device.type
     name = f"decode-{args.data}-{args.model}" + ("-bf16" if args.bf16 else "")
-    result = {"options": plain(args) | {"titles": len(recommender.catalogue)}} | result
+    name += "" if device == "cpu" else f"-{device}"
+    result = {"options": plain(args) | {"titles": len(recommender.catalogue), "device": device}} | result
     report(name, result, args.save)
     if args.vocabulary_users:  # last, since a model that gives titles little of the vocabulary's mass spends the budget
         asked = histories[: args.vocabulary_users]

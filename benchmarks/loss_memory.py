@@ -134,12 +134,7 @@ def peak(case: Case, name: str) -> int:
     """Return the most bytes that the side holds at a time beyond its inputs."""
     call = case.side(name)
     case.head.grad = case.shown.grad = case.unshown.grad = None
-    if case.device != "cpu":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        call()
-        return torch.cuda.max_memory_allocated() - before
-    return peak_bytes(call)
+    return peak_bytes(call, case.device)
 
 
 def resident_growth(case: Case, name: str) -> float | None:

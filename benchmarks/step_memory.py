@@ -29,7 +29,7 @@ def main() -> None:
     sides = {"ours": (ours.step, setting.model), "published_cft": (published.published, narrow)}
     for step, _ in sides.values():
         step()  # what a first call loads is no memory of the step
-    peaks = {name: (peak_bytes(step) - size(model)) / MIB for name, (step, model) in sides.items()}
+    peaks = {name: (peak_bytes(step, args.device) - size(model)) / MIB for name, (step, model) in sides.items()}
     facts = plain(args) | {"layout": setting.layout._asdict()}
     result = {"options": facts, "peak_mib": peaks, "ours_over_published": peaks["ours"] / peaks["published_cft"]}
     report(setting_name("step_memory", args), result, args.save)

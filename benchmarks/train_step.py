@@ -9,11 +9,10 @@ Sides, all on the same samples and the same weights:
 - padded_plain: one padded pass with full logits, micro-batches of 16;
 - unpadded_plain: every sample by itself, logits of the target tokens only.
 
-A step's batches are made beforehand (forest_build.py times that). On two cores nano takes seconds a turn, SmolLM2 two
-to three minutes.
+A step's batches are made beforehand (forest_build.py times that); on a GPU ours lie there already, as loader workers
+and pinned memory would have them. On two cores nano takes seconds a turn, SmolLM2 two to three minutes.
 """
 
-import contextlib
 import copy
 import statistics
 import time
@@ -23,9 +22,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 
 from cftrec.training.step import CFTStep
-from common import Setting, add_setting, interleaved, parser, plain, report, setting_name, summarise
+from common import Setting, add_setting, finish, interleaved, parser, plain, report, setting_name, summarise
 
 MICRO = 16
 
@@ -99,14 +99,14 @@ def gemm_flops(model: Any, batch: Any, dtype: torch.dtype) -> float:
     for shape, count in Counter(shapes).items():
         rows, out, inner = shape
         x, w, g = (
-            torch.randn(rows, inner).to(dtype),
-            torch.randn(out, inner).to(dtype),
-            torch.randn(rows, out).to(dtype),
+            torch.randn(*sizes, device=model.device).to(dtype) for sizes in ((rows, inner), (out, inner), (rows, out))
         )
         times = []
         for _ in range(5):
+            finish()
             begin = time.perf_counter()
             torch.mm(x, w.T), torch.mm(g, w), torch.mm(g.T, x)
+            finish()
             times.append(time.perf_counter() - begin)
         spent += count * statistics.median(times)
         total += count * 6.0 * rows * out * inner
@@ -118,12 +118,12 @@ class Ours:
 
     def __init__(self, model: Any, batches: list[Any], effect_weight: float, bf16: bool) -> None:
         self.module = CFTStep(model, effect_weight, 0.0, False).train()
-        self.batches, self.turn, self.bf16 = batches, 0, bf16
+        self.batches, self.turn, self.bf16 = send_to_device(batches, model.device), 0, bf16
 
     def step(self) -> float:
         batch = self.batches[self.turn % len(self.batches)]
         self.turn += 1
-        with torch.autocast("cpu", torch.bfloat16) if self.bf16 else contextlib.nullcontext():
+        with torch.autocast(batch["targets"].device.type, torch.bfloat16, enabled=self.bf16):
             loss = self.module(batch).loss
         loss.backward()
         self.module.zero_grad()
@@ -159,6 +159,7 @@ class Padded:
             real[row, width - len(whole) :] = 1
             labels[row, width - len(y) :] = whole[len(p) :]
             weights[row, width - len(y) :] = self._weights(len(y))
+        tokens, real, labels, weights = send_to_device((tokens, real, labels, weights), self.model.device)
         places = (real.cumsum(1) - 1).clamp(min=0)
         logits = self.model(input_ids=tokens, attention_mask=real, position_ids=places, use_cache=False).logits
         return logits[:, :-1], labels[:, 1:], weights[:, 1:]
@@ -200,9 +201,9 @@ class Padded:
     def _unpadded(self, step: list[tuple[Any, Any, Any]]) -> Iterator[torch.Tensor]:
         count = sum(len(y) for _, _, y in step)
         for prompt, _, y in step:
-            tokens = torch.from_numpy(np.concatenate([prompt, y[:-1]]).astype(np.int64))[None]
+            tokens = torch.from_numpy(np.concatenate([prompt, y[:-1]]).astype(np.int64))[None].to(self.model.device)
             logits = self.model(input_ids=tokens, use_cache=False, logits_to_keep=len(y)).logits[0]
-            labels = torch.from_numpy(y.astype(np.int64))
+            labels = torch.from_numpy(y.astype(np.int64)).to(self.model.device)
             yield torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum") / count
 
     def _sum(self, logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

@@ -22,6 +22,7 @@ from cftrec.evaluation.effects import Schema
 from cftrec.evaluation.evaluate import evaluation_folder, write_parquet
 from cftrec.evaluation.ranker import Scorer
 from cftrec.evaluation.significance import DRAWS, LEVEL, intervals, resampled_means, user_codes
+from cftrec.recommender import BATCH
 
 Ints = NDArray[np.int64]
 
@@ -33,7 +34,7 @@ CANDIDATES_SCHEMA: Schema = {
     "items": pl.List(pl.String),
     "scores": pl.List(pl.Float64),
 }
-_BATCH = 64  # histories scored at once
+_BATCH = 2 * BATCH  # histories scored at once
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from cftrec.evaluation.cases import Cases, cases_of, split_targets
 from cftrec.evaluation.effect_summary import summarise
 from cftrec.evaluation.ranker import Scorer
 from cftrec.ragged import Ragged
+from cftrec.recommender import BATCH
 
 Schema = dict[str, pl.DataType | type[pl.DataType]]
 
@@ -39,7 +40,7 @@ EFFECTS_SCHEMA: Schema = {
     "mass_50": pl.Float64,
     "hit_50": pl.Boolean,
 }
-_BATCH = 64  # targets measured at once
+_BATCH = 2 * BATCH  # targets measured at once
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,9 @@ from cftrec.evaluation.ranker import Items, Ranker, Scorer
 from cftrec.evaluation.significance import BOOTSTRAP
 from cftrec.evaluation.slices import evaluation_table
 from cftrec.evaluation.ways import Way
+from cftrec.recommender import BATCH
 
-_BATCH = 64  # histories searched at once
+_BATCH = 2 * BATCH  # histories searched at once
 SHOWN_HISTORY = 20  # newest items of a history that are written beside its target
 RANKS_SCHEMA: Schema = {
     "user": pl.String,
