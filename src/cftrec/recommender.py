@@ -31,6 +31,7 @@ from cftrec.decoding.priors import PRIORS, SMOOTHING, Prior, counts_prior, model
 from cftrec.decoding.search import BUDGET
 from cftrec.decoding.ungrounded import BEAMS, UngroundedResult, title_embeddings, ungrounded
 from cftrec.errors import InputError
+from cftrec.forest.backbone import take_any_shape
 from cftrec.ragged import Ragged
 from cftrec.text import Catalogue, Prompt
 from cftrec.text.tokenizer import token_texts
@@ -113,6 +114,7 @@ class Recommender:
         config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
         model = AutoModelForCausalLM.from_pretrained(folder / MODEL, local_files_only=True).eval()
         if torch.cuda.is_available():
+            take_any_shape()
             model = model.to("cuda")
         return cls(
             model=model,

@@ -119,7 +119,7 @@ def _attention(
     if others.get("s_aux") is not None or others.get("position_bias") is not None:
         raise ValueError("attention with sinks or position biases is not supported on forests")
     if isinstance(attention_mask, BlockMask):
-        capped = None if softcap is None else _cap(softcap)
+        capped = None if softcap is None else _cap(torch.tensor(softcap, device=query.device))
         mixed = _compiled_flex()(
             query, key, value, score_mod=capped, block_mask=attention_mask, scale=scaling, enable_gqa=True
         )
@@ -141,7 +141,8 @@ def _attention(
     return mixed.transpose(1, 2).contiguous(), None
 
 
-def _cap(softcap: float) -> Any:
+def _cap(softcap: Tensor) -> Any:
+    """Return how scores are capped; a number instead of a tensor does not compile for dynamic lengths."""
     return lambda score, *_: softcap * torch.tanh(score / softcap)
 
 
@@ -165,11 +166,13 @@ def attend(
         dropout: on the attention weights.
         softcap: c where scores become c * tanh(scores / c).
     """
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1 and (softcap is not None or query.is_cuda):  # CUDA's kernels take a mask or groups, not both
+        key, value = (part.repeat_interleave(groups, 1) for part in (key, value))
     if softcap is None:
         return nn.functional.scaled_dot_product_attention(
             query, key, value, allowed, dropout, scale=scaling, enable_gqa=key.shape[1] != query.shape[1]
         )
-    key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], 1) for part in (key, value))
     scores = (query @ key.transpose(2, 3)) * (query.shape[3] ** -0.5 if scaling is None else scaling)
     scores = (softcap * torch.tanh(scores / softcap)).masked_fill(~allowed, -torch.inf)
     weights = scores.softmax(3, torch.promote_types(scores.dtype, torch.float32)).to(query.dtype)

@@ -91,6 +91,14 @@ def forest_hidden(
     return output.last_hidden_state if scale == 1 else output.last_hidden_state * scale
 
 
+def take_any_shape() -> None:
+    """Keep attention on CUDA from cuDNN, which plans each new shape; that took longer than all else in a step.
+
+    Steps and searches have new shapes all the time.
+    """
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 def choose_batching(model: Any, wanted: str, attention: str = "auto") -> tuple[str, str]:
     """Decide how a model's passes are laid out, by comparing a small one with the model's own forward pass.
 
@@ -108,6 +116,8 @@ def choose_batching(model: Any, wanted: str, attention: str = "auto") -> tuple[s
         InputError: the model cannot be run as wanted.
     """
     on_gpu = model.device.type == "cuda"
+    if on_gpu:
+        take_any_shape()
     if attention == "flex" and not on_gpu:
         raise InputError("option attention=flex: FlexAttention needs a CUDA device; leave it out, or set it to blocks")
     reason = ""
@@ -168,7 +178,7 @@ def _objection(model: Any, forest: bool, attention: str = BLOCKS) -> str:
         shared = _computed(model, sequences, _as_forest if forest else _as_padded_rows)
     except InputError:
         raise
-    except (ValueError, TypeError, RuntimeError, AttributeError, LookupError) as error:
+    except Exception as error:  # whatever a model's own code, or a compiler, raises on what it does not know
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         return f"{name} cannot run on {batch} ({reason})"
     finally:
