@@ -36,7 +36,13 @@ def same(one, other):
 
 
 @pytest.mark.parametrize(
-    ("stop", "method"), [(2, {}), (3, {}), (4, {}), (7, {}), (11, {}), (7, ADAPTIVE), (4, {"sample": 30})]
+    ("stop", "method"),
+    [
+        *[(stop, {}) for stop in (2, 3, 4, 7, 11)],
+        (7, ADAPTIVE),
+        (4, {"sample": 30}),
+        (7, {"effect_schedule": "falling", "effect_weight": 0.5}),
+    ],
 )
 def test_continues_to_the_same_weights(run, tmp_path, monkeypatch, stop, method):
     """Before the first checkpoint, on one, after one, and in later epochs."""

@@ -312,6 +312,22 @@ def test_without_gradients_the_temperature_is_one_and_stays(dataset, assembled, 
     assert step.train()(batch).loss.item() != found[0].loss.item()
 
 
+def test_a_share_of_lambda_is_a_smaller_lambda_in_training_alone(dataset, assembled, tiny_model):
+    prompt, catalogue = assembled(prompt="plain")
+    batch = make_collator(dataset, prompt, catalogue)(list(range(9)))
+    found = []
+    for weight, share in ((0.4, 0.25), (0.1, 1.0)):
+        step = make_step(tiny_model("llama", 310), {"effect_weight": weight}).train()
+        step.effect_share = share
+        losses = step(batch)
+        losses.loss.backward()
+        found.append([losses.loss, *(value.grad for value in step.parameters())])
+        step.eval()
+        evaluated = step(batch)
+        assert evaluated.loss.item() == pytest.approx((evaluated.normal + weight * evaluated.effect).item(), rel=1e-6)
+    torch.testing.assert_close(*found)
+
+
 def test_a_temperature_makes_no_number_of_nothing(dataset, assembled, tiny_model):
     prompt, catalogue = assembled(prompt="plain")
     batch = make_collator(dataset, prompt, catalogue, softmax="catalogue")(list(range(6)))

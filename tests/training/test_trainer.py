@@ -88,6 +88,19 @@ def test_a_padded_update_is_that_of_the_forest(trainer_of):
     assert computed[0]["tokens_computed"] < computed[1]["tokens_computed"]
 
 
+@pytest.mark.parametrize(("schedule", "shares"), [("rising", [1 / 3, 2 / 3, 1]), ("falling", [1, 2 / 3, 1 / 3])])
+def test_lambda_follows_its_schedule_and_evaluation_has_all_of_it(trainer_of, schedule, shares):
+    options = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "max_steps": 3, "logging_steps": 1}
+    options |= {"learning_rate": 0.0, "eval_strategy": "steps", "eval_steps": 1, "effect_weight": 0.6}
+    trainer = trainer_of(effect_schedule=schedule, **options)
+    trainer.train()
+    lines = [line for line in trainer.state.log_history if "normal" in line]
+    weights = [(line["loss"] - line["normal"]) / line["effect"] for line in lines]
+    assert weights == pytest.approx([0.6 * share for share in shares], rel=1e-5)
+    for line in (line for line in trainer.state.log_history if "eval_loss" in line):
+        assert line["eval_loss"] == pytest.approx(line["eval_normal"] + 0.6 * line["eval_effect"], rel=1e-6)
+
+
 def test_an_adaptive_temperature_does_not_depend_on_how_steps_are_cut(trainer_of, monkeypatch):
     let_temperatures_move(monkeypatch)
     options = SGD | ADAPTIVE | {"max_steps": 3, "sampler": "random", "prior_weight": 0.2}

@@ -1,4 +1,4 @@
-"""What happens between steps: the temperature, the log, the best model, whole checkpoints."""
+"""What happens between steps: temperature, share of lambda, the log, the best model, whole checkpoints."""
 
 import shutil
 from collections.abc import Callable
@@ -24,6 +24,23 @@ class MoveTemperature(TrainerCallback):
         """Move it before anything is logged, measured or saved."""
         if model is not None and model.temperature.adaptive:
             model.temperature.move(self.over_ranks)
+
+
+class ScheduleEffect(TrainerCallback):
+    """Sets the share of lambda that each step trains with; it follows from the step alone, as after an interruption.
+
+    Args:
+        schedule: "constant": 1; "rising": step n of N has n / N; "falling": (N - n + 1) / N.
+    """
+
+    def __init__(self, schedule: str) -> None:
+        self.schedule = schedule
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, model: CFTStep | None = None, **kwargs: Any) -> None:
+        """Set it."""
+        if model is not None and self.schedule != "constant":
+            done = state.global_step
+            model.effect_share = (done + 1 if self.schedule == "rising" else state.max_steps - done) / state.max_steps
 
 
 class LogLast(TrainerCallback):

@@ -36,6 +36,12 @@ class CFTConfig(TrainingArguments):
 
     # The method. Defaults as in the authors' code (github.com/itsmeyjt/CFT) unless said otherwise.
     effect_weight: float = _option(0.1, "lambda, the weight of the effect term; 0 trains without a counterfactual")
+    effect_schedule: str = _option(
+        "constant",
+        "lambda over a training's steps: constant (the paper), rising from 0 to effect_weight, or falling to 0, both "
+        "in a straight line; the evaluated loss has effect_weight itself",
+        ("constant", "rising", "falling"),
+    )
     weighting: str = _option(
         "linear",
         "tokens of a title weigh: linear (from 1 to beta), uniform (1), or information-gain (1 where a token rules out "
@@ -236,6 +242,11 @@ class CFTConfig(TrainingArguments):
             raise InputError(
                 f"option lora_rank={self.lora_rank}: nano starts from random weights, which adapters cannot make good; "
                 "leave it out, or choose model=smollm2 or a model folder"
+            )
+        if self.effect_schedule != "constant" and not self.effect_weight:
+            raise InputError(
+                f"option effect_schedule={self.effect_schedule}: effect_weight=0 has nothing to change over the steps; "
+                "leave one out"
             )
         if self.adaptive_temperature and self.softmax != "catalogue":
             raise InputError("option adaptive_temperature: needs softmax=catalogue, whose tokens it compares")

@@ -33,7 +33,7 @@ class CFTStep(nn.Module):
 
     Args:
         model: a transformers causal language model, or a `peft.PeftModel` around one.
-        effect_weight: lambda.
+        effect_weight: lambda. Training takes `effect_share` of it, which whoever begins a step may set.
         prior_weight: weight of CE(f(x_0), y).
         detach_counterfactual: stop the effect term's gradient through f(x_0).
         temperature: tau; default 1. An adaptive one sees the steps' logits here; whoever ends a step moves it.
@@ -50,6 +50,7 @@ class CFTStep(nn.Module):
         super().__init__()
         self.model, self.temperature = model, temperature or Temperature()
         self.effect_weight, self.prior_weight, self.detach = effect_weight, prior_weight, detach_counterfactual
+        self.effect_share = 1.0
 
     def activation_checkpointing_enable(self, **options: Any) -> None:
         """Let the language model compute its activations again in backward (`transformers.Trainer` calls this)."""
@@ -85,6 +86,7 @@ class CFTStep(nn.Module):
     def _losses(self, batch: Batch, scale: Tensor | float, gradients: "_Gradients | None") -> StepLoss:
         """Run the passes; with `gradients`, each pass's backward as soon as its loss is known."""
         temperature = 1.0 if gradients is None else self.temperature.value
+        effect_weight = self.effect_weight * (1.0 if gradients is None else self.effect_share)
         scale = scale / temperature
         together = "rows" in batch and "counterfactual" not in batch
         before = batch["factual"] if together else batch.get("counterfactual", [])
@@ -102,7 +104,7 @@ class CFTStep(nn.Module):
             begin = own.stop
             if gradients is not None and self.temperature.adaptive:
                 self._observe(shown, batch, own)
-            loss = self._effect(shown, unshown, batch, own, scale, temperature)
+            loss = self._effect(shown, unshown, batch, own, scale, effect_weight, temperature)
             total[0] += loss.normal.detach()
             total[1] += loss.effect.detach()
             if gradients is not None:
@@ -115,7 +117,7 @@ class CFTStep(nn.Module):
         if gradients is not None and hidden_0 is not None and gradients.of_leaf is not None:
             gradients.add(hidden_0, None, gradients.of_leaf)
         normal, effect, prior = total
-        return StepLoss(normal + self.effect_weight * effect + self.prior_weight * prior, normal, effect, prior)
+        return StepLoss(normal + effect_weight * effect + self.prior_weight * prior, normal, effect, prior)
 
     def _hidden(self, part: Batch) -> Tensor:
         """Return a pass's wanted hidden states [M, H]."""
@@ -140,6 +142,7 @@ class CFTStep(nn.Module):
         batch: Batch,
         own: slice,
         scale: Tensor | float,
+        effect_weight: float,
         temperature: float,
     ) -> CFTLoss:
         """Return the losses of one factual pass; without a counterfactual its effect is 0."""
@@ -164,7 +167,7 @@ class CFTStep(nn.Module):
             head.weight,
             targets,
             weights,
-            effect_weight=self.effect_weight,
+            effect_weight=effect_weight,
             effect_weights=batch["effect_weights"][own] if "effect_weights" in batch else None,
             bias=head.bias,
             softcap=head.softcap,

@@ -22,7 +22,14 @@ from cftrec.forest.sampler import StepSampler
 from cftrec.objective.temperature import Temperature
 from cftrec.text.catalogue import Catalogue
 from cftrec.text.prompt import Prompt
-from cftrec.training.callbacks import KeepBest, KeepCheckpoints, LogLast, MoveTemperature, StopWhereFinished
+from cftrec.training.callbacks import (
+    KeepBest,
+    KeepCheckpoints,
+    LogLast,
+    MoveTemperature,
+    ScheduleEffect,
+    StopWhereFinished,
+)
 from cftrec.training.collator import Batch, Samples, StepCollator
 from cftrec.training.config import RANKED, CFTConfig
 from cftrec.training.lora import load_weights, save_weights
@@ -126,6 +133,7 @@ class CFTTrainer(Trainer):
             callbacks=[
                 *(callbacks or []),
                 MoveTemperature(self._over_ranks),
+                ScheduleEffect(args.effect_schedule),
                 LogLast(),
                 StopWhereFinished(),
                 KeepCheckpoints(),
