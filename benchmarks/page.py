@@ -88,6 +88,8 @@ def steps(results: list[Result]) -> list[str]:
         share = result["sides"]["ours"].get("linear_over_gemm")
         if share is not None:
             facts += f"; linear layers and head run at {share:.2f} of the rate of their bare products"
+        if "ours_compiled" in result["sides"]:
+            facts += f", with compiled layers at {result['sides']['ours_compiled']['linear_over_gemm']:.2f}"
         most = options.get("most_tokens")
         told = (
             f" Steps with a sample longer than {most} tokens are left out, for the memory of the padded sides."

@@ -3,6 +3,7 @@
 Sides, all on the same samples and the same weights:
 
 - ours: the CFT step of cftrec;
+- ours_compiled: the same with compiled layers (`torch_compile=true`), where --compiled asks for it;
 - ours_catalogue: the same under the catalogue softmax;
 - ours_plain: plain fine-tuning by cftrec (effect_weight 0);
 - published_cft: two padded passes with full logits, micro-batches of 16, as the authors' code (positions set right);
@@ -24,6 +25,8 @@ import numpy as np
 import torch
 from accelerate.utils import send_to_device
 
+from cftrec.training import load_config
+from cftrec.training.machine import compile_layers
 from cftrec.training.step import CFTStep
 from common import Setting, add_setting, finish, interleaved, parser, plain, report, setting_name, summarise
 
@@ -33,6 +36,7 @@ MICRO = 16
 def main() -> None:
     options = parser(__doc__)
     add_setting(options)
+    options.add_argument("--compiled", action="store_true", help="a side with compiled layers; needs a C++ compiler")
     args = options.parse_args()
     setting = Setting.of(args, args.repeats + 1)
     config, model = setting.config, setting.model
@@ -50,6 +54,8 @@ def main() -> None:
         )
         for name, collator in collators.items()
     }
+    if args.compiled:
+        ours["ours_compiled"] = compiled(setting, ours["ours"].batches)
     narrow = copy.deepcopy(model).to(torch.bfloat16 if args.bf16 else torch.float32)
     narrow.set_attn_implementation("sdpa")
     padded = Padded(narrow, [setting.sequences(step) for step in setting.steps], config.beta)
@@ -65,15 +71,27 @@ def main() -> None:
     counts = torch.stack([batch["counts"] for batch in ours["ours"].batches]).double().mean(0)
     flops = needed_flops(model, ours["ours"].batches)
     gemm = gemm_flops(model, ours["ours"].batches[0], torch.bfloat16 if args.bf16 else torch.float32)
-    result["ours"]["linear_over_gemm"] = statistics.median(
-        flops[(turn + 1) % len(flops)] / second / gemm for turn, second in enumerate(times["ours"])
-    )
+    for name in ("ours", "ours_compiled"):
+        if name in ours:
+            result[name]["linear_over_gemm"] = statistics.median(
+                flops[(turn + 1) % len(flops)] / second / gemm for turn, second in enumerate(times[name])
+            )
     facts = (
         plain(args)
         | {"gemm_gflops": gemm / 1e9}
         | {"tokens_computed": counts[1].item(), "tokens_naive_cft": counts[2].item(), "losses": losses}
     )
     report(setting_name("train_step", args), {"options": facts, "sides": result}, args.save)
+
+
+def compiled(setting: Setting, batches: list[Any]) -> "Ours":
+    """Return a side whose layers are compiled, for any length."""
+    model = copy.deepcopy(setting.model)
+    compile_layers(model, load_config(None, {"torch_compile": True}))
+    side = Ours(model, batches, setting.config.effect_weight, setting.config.bf16)
+    side.step(), side.step()  # two lengths, after which nothing is compiled again
+    side.turn = 0
+    return side
 
 
 def linear_layers(model: Any) -> list[torch.nn.Linear]:
