@@ -55,7 +55,7 @@ class CFTConfig(TrainingArguments):
     )
     beta: float = _option(0.25, "weight of a title's last token, from 1 at its first; 1 weighs all tokens alike")
     prior_weight: float = _option(0.0, "weight of CE(f(x_0), y), which keeps the history-free prior; 0 is the paper")
-    detach_counterfactual: bool = _option(False, "stop the effect term's gradient through f(x_0); go with prior_weight")
+    detach_counterfactual: bool = _option(False, "stop the effect term's gradient through f(x_0)")
     counterfactual: str = _option(
         "dropped",
         "what x_0 shows for the history: its section dropped, an empty list, or a placeholder word",
