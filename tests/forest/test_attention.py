@@ -78,6 +78,28 @@ def test_without_a_forest_it_is_plain_causal_attention(softcap):
     torch.testing.assert_close(mixed, attend(query, key, value, causal, softcap=softcap).transpose(1, 2))
 
 
+@pytest.mark.parametrize("softcap", [None, 2.0])
+def test_on_a_cpu_narrow_states_attend_in_fp32(softcap):
+    """Under autocast, too; only states, result and gradients are rounded."""
+    generator = torch.Generator().manual_seed(3)
+    forest = build_forest([[1, 2, 3, 4, 5, 6, 7], [1, 2, 3, 8, 9, 4, 4], [1, 5], [7, 8, 9, 9, 9, 1]])
+    blocks, window = Blocks(*tensors(forest, 0)), torch.zeros(1, 1, 1, 1)
+    narrow = [
+        torch.randn(1, heads, len(forest.tokens), 8, generator=generator).bfloat16().requires_grad_()
+        for heads in (4, 2, 2)
+    ]
+    wide = [states.detach().float().requires_grad_() for states in narrow]
+    with torch.autocast("cpu", torch.bfloat16):
+        found, _ = _attention(torch.nn.Module(), *narrow, window, softcap=softcap, forest=blocks)
+    expected, _ = _attention(torch.nn.Module(), *wide, window, softcap=softcap, forest=blocks)
+    assert found.dtype == torch.bfloat16
+    assert (found == expected.bfloat16()).all()
+    slope = torch.randn(found.shape, generator=generator).bfloat16()
+    gradients = torch.autograd.grad(found, narrow, slope)
+    for mine, theirs in zip(gradients, torch.autograd.grad(expected, wide, slope.float()), strict=True):
+        assert (mine == theirs.bfloat16()).all()
+
+
 def test_dropout_falls_on_the_weights():
     query, key, value = (torch.randn(1, 2, 4, 3) for _ in range(3))
     allowed = torch.ones(4, 4, dtype=torch.bool)

@@ -31,6 +31,8 @@ def test_a_call_costs_what_the_fit_says_and_is_remembered(tiny_model, timed, tmp
     assert cost.attention_call(model, torch.float32) == 2**12
     assert len(timed) == 2
     cost.attention_call(model, torch.bfloat16)
+    assert len(timed) == 2, "on a CPU blocks are computed in fp32"
+    cost.attention_call(model, torch.float64)
     assert len(timed) == 4, "another dtype is another measurement"
     assert len(json.loads((tmp_path / "cftrec" / "attention_call.json").read_text())) == 2
 

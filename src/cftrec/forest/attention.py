@@ -130,6 +130,8 @@ def _attention(
         if attention_mask is None:
             attention_mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
         return attend(query, key, value, attention_mask, scaling, dropout, softcap).transpose(1, 2).contiguous(), None
+    given, wide = query.dtype, block_dtype(query.device, query.dtype)
+    query, key, value = (states.to(wide) for states in (query, key, value))
     parts = zip(
         query.split(forest.queries, 2),
         _Gather.apply(key, forest).split(forest.keys, 2),
@@ -137,8 +139,17 @@ def _attention(
         forest.allowed(int(attention_mask)),
         strict=True,
     )
-    mixed = torch.cat([attend(*part, scaling, dropout, softcap) for part in parts], 2)
-    return mixed.transpose(1, 2).contiguous(), None
+    with torch.autocast(query.device.type, enabled=wide == given and torch.is_autocast_enabled(query.device.type)):
+        mixed = torch.cat([attend(*part, scaling, dropout, softcap) for part in parts], 2)
+    return mixed.to(given).transpose(1, 2).contiguous(), None
+
+
+def block_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
+    """Return in what dtype blocks of attention are computed where their states have `dtype`.
+
+    On a CPU in fp32: its kernel takes longer in bf16, most of all for the backward pass of small blocks.
+    """
+    return torch.promote_types(dtype, torch.float32) if device.type == "cpu" else dtype
 
 
 def _cap(softcap: Tensor) -> Any:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cftrec.artefacts import write_json
-from cftrec.forest.attention import attend
+from cftrec.forest.attention import attend, block_dtype
 from cftrec.forest.backbone import causal_lm, forest_hidden
 
 LEAST_CALL, MOST_CALL = 2**8, 2**20  # what a disturbed measurement may come to
@@ -29,12 +29,13 @@ def attention_call(model: Any, dtype: torch.dtype) -> int:
 
     Args:
         model: a transformers causal language model.
-        dtype: in which attention is computed.
+        dtype: of the states that attention is given.
     """
     config = causal_lm(model).config.get_text_config()
     heads = config.num_attention_heads
     own = getattr(config, "num_key_value_heads", None) or heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    dtype = block_dtype(model.device, dtype)
     name = f"{_device_name(model.device)}, {heads} heads, {own} key heads of {size}, {dtype}, torch {torch.__version__}"
     return _remembered(name, lambda: _fit(model.device, heads, own, size, dtype))
 
