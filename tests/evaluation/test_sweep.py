@@ -199,7 +199,7 @@ def test_the_command_prints_the_cells_and_where_the_best_is(data, tmp_path, caps
         (["effect_weight=0.5,-1"], {}, "effect_weight=-1"),
         (["betta=0.5,0.7"], {}, "^--vary betta: unknown option; did you mean beta"),
         (["foo=1,2"], {}, "^--vary foo: unknown option; is it misspelt"),
-        (["metric_for_best_model=eval_loss,eval_ndcg@10"], {}, "^--vary metric_for_best_model: .* one metric"),
+        (["metric_for_best_model=eval_loss,eval_ndcg@10"], {}, "^option metric_for_best_model: .* one metric"),
         (["beta=0.1,0.5"], {"metric": "eval_prior"}, "^--metric eval_prior: needs prior_weight above 0"),
         (["prior_weight=0,0.1"], {"metric": "eval_prior"}, "^--metric eval_prior: needs prior_weight above 0"),
         (
@@ -215,6 +215,21 @@ def test_the_command_prints_the_cells_and_where_the_best_is(data, tmp_path, caps
 def test_mistakes_are_told_before_anything_is_done(data, tmp_path, vary, more, message):
     with pytest.raises(InputError, match=message):
         sweep(data, tmp_path / "s", read_space(vary), OPTIONS, **more)
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"metric_for_best_model": "eval_loss"}, "--metric"),
+        ({"save_strategy": "no"}, "steps or best"),
+        ({"eval_strategy": "epoch"}, "--evaluations"),
+        ({"load_best_model_at_end": False}, "leave it out"),
+    ],
+)
+def test_what_a_sweep_sets_itself_is_not_set(data, tmp_path, option, message):
+    with pytest.raises(InputError, match=f"^option {next(iter(option))}: .*{message}"):
+        sweep(data, tmp_path / "s", read_space(["beta=0.1,0.5"]), OPTIONS | option)
     assert not (tmp_path / "s").exists()
 
 

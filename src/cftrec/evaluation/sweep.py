@@ -84,6 +84,7 @@ def sweep(
         "load_best_model_at_end": True,
         "metric_for_best_model": metric,
     } | dict(options)
+    _check_own(space, options)
     grid = cells(space) if trials is None else []
     # A mistake in the last cell is told before the first is trained.
     config, *_ = [load_config(config_file, common | values, preset) for values in grid or _corners(space)]
@@ -133,8 +134,19 @@ def _check_names(space: Space) -> None:
         if key not in known:
             near = " or ".join(difflib.get_close_matches(key, sorted(known), n=3))
             raise InputError(f"--vary {key}: unknown option; {f'did you mean {near}' if near else 'is it misspelt'}?")
-    if "metric_for_best_model" in space:
-        raise InputError("--vary metric_for_best_model: cells are compared by one metric; name it with --metric")
+
+
+def _check_own(space: Space, options: Mapping[str, Any]) -> None:
+    """Refuse options by which a sweep judges and keeps its cells."""
+    for name, instead in {
+        "metric_for_best_model": "cells are compared by one metric; name it with --metric",
+        "load_best_model_at_end": "a cell's RUN is its best model; leave it out",
+        "eval_strategy": "--evaluations says when; leave it out",
+    }.items():
+        if name in space or name in options:
+            raise InputError(f"option {name}: {instead}")
+    if "save_strategy" in space or options.get("save_strategy", "steps") not in ("steps", "best"):
+        raise InputError("option save_strategy: a cell keeps its best model; leave it out, or choose steps or best")
 
 
 def _check_measured(config: CFTConfig, space: Space, data: Path) -> None:
@@ -261,7 +273,7 @@ def _train_cell(optuna: Any, trial: Any, data: Path, out: Path, config: CFTConfi
     begin = time.perf_counter()
     try:
         if taken := run.exists():  # the sweep was interrupted between the RUN and its account
-            _check_own(run, config)
+            _check_run(run, config)
         trial.set_user_attr("run", str(run.relative_to(out)))
         if not taken:
             callbacks = [_Report(optuna, trial, config.best_metric), TrainingBar(f"{trial.number + 1}: {run.name}")]
@@ -284,7 +296,7 @@ def _train_cell(optuna: Any, trial: Any, data: Path, out: Path, config: CFTConfi
     return max(found) if config.greater_is_better else min(found)
 
 
-def _check_own(run: Path, config: CFTConfig) -> None:
+def _check_run(run: Path, config: CFTConfig) -> None:
     """Refuse a RUN that was trained with other options; only its `batching` is what "auto" came to."""
     known, wanted = (
         options | {"batching": None} for options in (read_manifest(run, "run")["config"], config.to_options())
