@@ -73,6 +73,11 @@ def verdict(results: dict[str, Result]) -> str:
         if result["methods"]
     ]
     for result in results.values():
+        base = results.get(result["study"].get("base", ""))
+        if base is not None and "sasrec" in result.get("baselines", {}) and not result.get("mixed"):
+            of = f"{base['study']['title']}, {lowered(result['study']['title'])}"
+            told.append(f"{of}: our best is {standing(result, best_of(result), rivals(result))}.")
+    for result in results.values():
         mixed = best_of(result, "mixed")
         if mixed is not None:
             log = results.get(result["study"].get("base"), result)["study"]["title"]
@@ -82,6 +87,10 @@ def verdict(results: dict[str, Result]) -> str:
     if not told:
         return prose("No study has been run yet.")
     return prose(" ".join([conclusion(mains, results), *told]))
+
+
+def lowered(title: str) -> str:
+    return title[:1].lower() + title[1:]
 
 
 def rivals(result: Result) -> tuple[str, ...]:

@@ -123,6 +123,15 @@ def test_what_is_sure_is_said_with_its_sign_and_what_a_study_lacks_is_passed_ove
     assert evidence_page.verdict({}) == "No study has been run yet."
 
 
+def test_a_question_with_a_sasrec_of_its_own_is_told_of_under_its_log_s_name():
+    asked = RESULT | {"study": RESULT["study"] | {"title": "Another way", "base": "a"}}
+    first = evidence_page.verdict({"a": RESULT, "b": asked}).replace("\n", " ")
+    assert "A log, another way: our best is cft with NDCG@10 0.0800, +0.0100 against plain" in first
+    assert "in any study (1)" in first, "what its log's main study says is not counted twice"
+    without = asked | {"baselines": {}}
+    assert "another way" not in evidence_page.verdict({"a": RESULT, "b": without})
+
+
 def test_what_the_permutation_test_doubts_is_not_sure():
     tests = [pair("cft", "plain", 0.03, 0.001, permuted=0.02), *RESULT["summary"]["tests"][:2]]
     first = evidence_page.verdict({"a": RESULT | {"summary": RESULT["summary"] | {"tests": tests}}}).replace("\n", " ")
