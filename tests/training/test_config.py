@@ -227,11 +227,6 @@ def test_a_value_that_makes_no_run_is_refused_by_name(name, value):
     assert name in refused(**{name: value})
 
 
-def test_a_schedule_needs_a_lambda():
-    assert load_config(overrides=CPU | {"effect_schedule": "rising"}).effect_schedule == "rising"
-    assert "nothing to change" in refused(**CPU, effect_schedule="falling", effect_weight=0)
-
-
 def test_an_adaptive_temperature_is_no_given_one():
     adaptive = CPU | {"softmax": "catalogue", "adaptive_temperature": "true"}
     assert load_config(overrides=adaptive).adaptive_temperature is True

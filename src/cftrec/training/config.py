@@ -243,11 +243,6 @@ class CFTConfig(TrainingArguments):
                 f"option lora_rank={self.lora_rank}: nano starts from random weights, which adapters cannot make good; "
                 "leave it out, or choose model=smollm2 or a model folder"
             )
-        if self.effect_schedule != "constant" and not self.effect_weight:
-            raise InputError(
-                f"option effect_schedule={self.effect_schedule}: effect_weight=0 has nothing to change over the steps; "
-                "leave one out"
-            )
         if self.adaptive_temperature and self.softmax != "catalogue":
             raise InputError("option adaptive_temperature: needs softmax=catalogue, whose tokens it compares")
         if self.adaptive_temperature and self.temperature != 1:
