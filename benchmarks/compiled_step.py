@@ -5,16 +5,13 @@ The same samples, the same weights, sides in turn. What compiling costs once, at
 a few minutes on two cores.
 """
 
-import copy
 import statistics
 import time
 
 import torch
 
-from cftrec.training import load_config
-from cftrec.training.machine import compile_layers
 from common import Setting, add_setting, interleaved, parser, plain, report, setting_name, summarise
-from train_step import Ours, gemm_flops, needed_flops
+from train_step import Ours, compiled_copy, gemm_flops, needed_flops
 
 
 def main() -> None:
@@ -23,11 +20,9 @@ def main() -> None:
     args = options.parse_args()
     setting = Setting.of(args, args.repeats + 2)
     batches = [setting.collator()(step) for step in setting.steps]
-    compiled = copy.deepcopy(setting.model)
-    compile_layers(compiled, load_config(None, {"torch_compile": True}))
     sides = {
         name: Ours(model, batches, setting.config.effect_weight, args.bf16).step
-        for name, model in {"ours": setting.model, "ours_compiled": compiled}.items()
+        for name, model in {"ours": setting.model, "ours_compiled": compiled_copy(setting.model)}.items()
     }
     first, losses = {}, {}
     for name, side in sides.items():

@@ -84,11 +84,16 @@ def main() -> None:
     report(setting_name("train_step", args), {"options": facts, "sides": result}, args.save)
 
 
+def compiled_copy(model: Any) -> Any:
+    """Return the same model with compiled layers, which compile at their first calls."""
+    model = copy.deepcopy(model)
+    compile_layers(model, load_config(None, {"torch_compile": True}))
+    return model
+
+
 def compiled(setting: Setting, batches: list[Any]) -> "Ours":
     """Return a side whose layers are compiled, for any length."""
-    model = copy.deepcopy(setting.model)
-    compile_layers(model, load_config(None, {"torch_compile": True}))
-    side = Ours(model, batches, setting.config.effect_weight, setting.config.bf16)
+    side = Ours(compiled_copy(setting.model), batches, setting.config.effect_weight, setting.config.bf16)
     side.step(), side.step()  # two lengths, after which nothing is compiled again
     side.turn = 0
     return side

@@ -64,7 +64,7 @@ def test_loss_and_gradients_are_those_of_the_cpu(dataset, assembled, tiny_model,
         there.zero_grad()
 
 
-def test_padded_rows_on_a_gpu(dataset, assembled, tiny_model, monkeypatch):
+def test_padded_rows_on_a_gpu(dataset, assembled, tiny_model):
     prompt, catalogue = assembled(prompt="plain")
     model = tiny_model("bloom", 310, hidden_size=32, n_layer=2, n_head=4)
     collator = make_collator(dataset, prompt, catalogue, forest=False, pass_tokens=300)
