@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -25,11 +26,14 @@ WINDOW = 4
 def run(dataset, tmp_path_factory):
     folder = tmp_path_factory.mktemp("recommender")
     dataset.save(folder / "dataset")
-    options = {"nano_vocab_size": 300, "nano_hidden_size": 16, "nano_layers": 1, "nano_heads": 2}
-    config = CFTConfig(
+    return train(folder / "dataset", folder / "run", config_of())
+
+
+def config_of(**options):
+    options |= {"nano_vocab_size": 300, "nano_hidden_size": 16, "nano_layers": 1, "nano_heads": 2}
+    return CFTConfig(
         use_cpu=True, max_steps=30, window=WINDOW, history_stride=2, learning_rate=0.02, category="movie", **options
     )
-    return train(folder / "dataset", folder / "run", config)
 
 
 @pytest.fixture(scope="module")
@@ -496,3 +500,27 @@ def test_denied_items_are_left_out_of_the_answer_alone(recommender):
     free, bound = recommender.search(history, 12), recommender.search(history, 12, deny=[[0, 8], []])
     assert [item for item in free.items[0] if item not in (0, 8, -1)] == [item for item in bound.items[0] if item >= 0]
     assert free.items[1].tolist() == bound.items[1].tolist()
+
+
+@pytest.mark.parametrize(("softmax", "near"), [("catalogue", 0.1), ("vocabulary", 0.5)])  # that rounds all logits
+def test_in_bf16_all_that_a_run_says_is_near(run, recommender, tmp_path, softmax, near):
+    config = config_of(decode_bf16=True, decode_softmax=softmax)
+    narrow = Recommender.from_pretrained(train(run.parent / "dataset", tmp_path / "run", config))
+    wide = replace(recommender, softmax=softmax)
+    assert narrow.model.dtype == torch.bfloat16
+    assert recommender.model.dtype == torch.float32
+    titles = narrow.catalogue.titles
+    histories = [[titles[1], titles[5]], [titles[3]], []]
+    difference = narrow.score(histories, titles) - wide.score(histories, titles)
+    assert 0 < np.abs(difference).max() < near
+    for history, found, scores in zip(
+        histories, narrow.recommend(histories, k=len(titles)), narrow.score(histories, titles), strict=True
+    ):
+        assert {item.title for item in found} == set(titles) - set(history)
+        assert [item.score for item in found] == pytest.approx(
+            [scores[titles.index(item.title)] for item in found], abs=near
+        )
+    told, known = (one.explain(histories[0], titles[7], "counterfactual") for one in (narrow, wide))
+    assert told.effect == pytest.approx(known.effect, abs=near)
+    assert narrow.prior("counterfactual").items == pytest.approx(wide.prior("counterfactual").items, abs=near)
+    assert (narrow.ungrounded([np.array([1, 5])], 3).items >= 0).all()

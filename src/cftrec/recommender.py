@@ -112,7 +112,8 @@ class Recommender:
         manifest = read_manifest(folder, "run")
         quiet_transformers()
         config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-        model = AutoModelForCausalLM.from_pretrained(folder / MODEL, local_files_only=True).eval()
+        dtype = torch.bfloat16 if config.get("decode_bf16") else torch.float32
+        model = AutoModelForCausalLM.from_pretrained(folder / MODEL, local_files_only=True, dtype=dtype).eval()
         if torch.cuda.is_available():
             take_any_shape()
             model = model.to("cuda")

@@ -83,7 +83,8 @@ def _logits_of_all(hidden: Tensor, row: Ints, token: Ints, head: Head) -> Floats
     """Return the logits of pairs, by one product of the rows that occur and the head's rows that occur."""
     (rows, row), (tokens, token) = (np.unique(numbers, return_inverse=True) for numbers in (row, token))
     select = torch.from_numpy(tokens).to(hidden.device)
-    logits = (hidden[torch.from_numpy(rows).to(hidden.device)] @ head.weight[select].T).to(_precise(hidden))
+    dtype = _precise(hidden)
+    logits = hidden[torch.from_numpy(rows).to(hidden.device)].to(dtype) @ head.weight[select].to(dtype).T
     return _floats(_capped(logits, head, select)[torch.from_numpy(row), torch.from_numpy(token)])
 
 

@@ -75,6 +75,11 @@ class CFTConfig(TrainingArguments):
     decode_softmax: str = _option(
         "catalogue", "recommending normalises over the same two sets", ("catalogue", "vocabulary")
     )
+    decode_bf16: bool = _option(
+        False,
+        "recommending and evaluating run the model in bf16: faster where the processor multiplies it, log p to about "
+        "two digits",
+    )
 
     # Text.
     prompt: str = _option("plain", "preset plain, alpaca, d3 or chat, or a template file with {category} and {history}")
