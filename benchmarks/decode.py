@@ -158,16 +158,28 @@ class Prefixes:
 def generate(
     recommender: Recommender, histories: list[np.ndarray[Any, Any]], prefixes: Prefixes, k: int, beams: int, size: int
 ) -> Lists:
-    """Search with `generate`, `size` users a call, of like length together."""
+    """Search with `generate`, `size` users a call, of like length together, and the attention of transformers."""
     items, scores = np.full((len(histories), k), -1), np.full((len(histories), k), -np.inf)
     order = np.argsort([len(history) for history in histories], kind="stable")
     for begin in range(0, len(order), size):
         batch = order[begin : begin + size]
         prompts = [recommender._shown(histories[user]) for user in batch]
-        for user, found in zip(batch, beam_search(recommender, prompts, prefixes, beams), strict=True):
+        with its_own_attention(recommender.model):
+            lists = beam_search(recommender, prompts, prefixes, beams)
+        for user, found in zip(batch, lists, strict=True):
             for place, (item, score) in enumerate(found[:k]):
                 items[user, place], scores[user, place] = item, score
     return items, scores
+
+
+@contextmanager
+def its_own_attention(model: Any) -> Iterator[None]:
+    ours = model.config._attn_implementation
+    model.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(ours)
 
 
 @torch.no_grad()

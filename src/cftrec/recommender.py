@@ -31,6 +31,7 @@ from cftrec.decoding.priors import PRIORS, SMOOTHING, Prior, counts_prior, model
 from cftrec.decoding.search import BUDGET
 from cftrec.decoding.ungrounded import BEAMS, UngroundedResult, title_embeddings, ungrounded
 from cftrec.errors import InputError
+from cftrec.forest.attention import BLOCKS
 from cftrec.forest.backbone import take_any_shape
 from cftrec.ragged import Ragged
 from cftrec.text import Catalogue, Prompt
@@ -117,6 +118,9 @@ class Recommender:
         if torch.cuda.is_available():
             take_any_shape()
             model = model.to("cuda")
+        batching = config.get("batching", "forest")
+        if batching == "forest":
+            model.set_attn_implementation(BLOCKS)  # takes masks without copying the keys that heads share
         return cls(
             model=model,
             catalogue=catalogue_of(folder, manifest),
@@ -124,7 +128,7 @@ class Recommender:
             window=config["window"],
             softmax=config["decode_softmax"],
             run_name=manifest["name"],
-            batching=config.get("batching", "forest"),
+            batching=batching,
             prior_weight=config.get("prior_weight", 0.0),
             folder=folder,
             model_key=_model_key(manifest),

@@ -149,7 +149,7 @@ def test_rules_equal_brute_force(sequences, starts, k, softmax, width, data):
     caps = data.draw(st.lists(st.builds(Cap, group, st.integers(1, 2)), max_size=3))
     arrays = [np.array(start, dtype=np.int32) for start in starts]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys.modules[search.__module__], "_WIDTH", width)
+        patch.setattr(sys.modules[search.__module__], "_TOKENS", width)
         found = search(model, catalogue, arrays, k, softmax=softmax, excluded=excluded, allowed=allowed, caps=caps)
     assert found.exact.all()
     for row, prompt in enumerate(arrays):

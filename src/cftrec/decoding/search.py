@@ -31,8 +31,8 @@ Adjust = Callable[[Ints, Ints, Ints, Ints, Floats], Floats]
 
 BUDGET = 2000
 """Most beginnings expanded for a user before the search ends without a certificate."""
-_WIDTH = 12  # beginnings of a user expanded in one forward pass: more waste tokens, fewer waste passes
-_TOKENS = 24  # of these beginnings, up to their next choices; users with longer ones would make all others wait
+_TOKENS = 20  # of a user's beginnings expanded in one forward pass, up to their next choices: more are wasted, and take
+# fewer passes; a bound on the number of beginnings would leave users with short ones waiting for the others
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,9 @@ class _Search:
         # go in any order.
         span = 1 - score.min(initial=0)
         order = above[np.argsort(self.open.row[above] * span - score)]
-        left = np.minimum(self.beam or _WIDTH, self.budget - self.expanded)
+        left = self.budget - self.expanded
+        if self.beam:
+            left = np.minimum(self.beam, left)
         rows = self.open.row[order]
         order = order[_rank_within(rows) < left[rows]]
         if not self.beam:

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import Cache
+from transformers.cache_utils import DynamicLayer
 
 from cftrec.forest import Forest
 from cftrec.forest.backbone import causal_lm, forest_hidden, logit_scale
@@ -23,6 +24,7 @@ from cftrec.ragged import Ragged, ranges
 Ints = NDArray[np.int64]
 _PASS_TOKENS = 4096  # a state-space layer without kernels holds a whole state for each
 _ROW_TOKENS = 512  # of prompts computed as one forest: longer rows share more, and attention is quadratic
+_ROOM = 128  # slots a layer takes at a time: few more than are used, and seldom does one move what it holds
 
 
 def open_tree(model: Any, prompts: Sequence[NDArray[np.int32]], batching: str) -> "TokenTree | PaddedTree":
@@ -54,8 +56,8 @@ class TokenTree:
         self.model = model
         self.lengths = np.array([len(prompt) for prompt in prompts], dtype=np.int64)
         self.paths = np.full((len(prompts), 1), -1, dtype=np.int64)
-        # No config: a cache made from one drops old slots of sliding layers, and slots of a tree are not in order.
-        self.cache = DynamicCache()
+        # Layers of one kind: a cache made for a model drops old slots of sliding ones, and a tree's are not in order.
+        self.cache = Cache(layer_class_to_replicate=_Slots)
         width = int(self.lengths.max())
         self.visible = np.arange(width) < self.lengths[:, None]
         rows = cut_rows(Ragged.of(prompts), max(_ROW_TOKENS, 2 * width))
@@ -69,7 +71,7 @@ class TokenTree:
         hidden = self._run_forests([row.forest for row in rows])
         self.root = hidden[torch.from_numpy(line), torch.from_numpy(nodes[np.arange(len(prompts)), self.lengths - 1])]
         for layer in self.cache.layers:
-            layer.keys, layer.values = (_gathered(states, line, nodes) for states in (layer.keys, layer.values))
+            layer.hold(*(_gathered(states, line, nodes) for states in (layer.keys, layer.values)))
         self.depth = np.tile(np.arange(width), (len(prompts), 1))
 
     def append(self, row: Ints, parent: Ints, tokens: Ints, sizes: Ints) -> Tensor:
@@ -145,6 +147,50 @@ class TokenTree:
             use_cache=True,
         )
         return output.last_hidden_state * logit_scale(self.model.config)
+
+
+class _Slots(DynamicLayer):
+    """A layer's keys and values [B, heads, slots, D], with room behind them: what is appended moves nothing.
+
+    Memory for all of them anew at each step, which the system has to clear, takes longer than their attention.
+    """
+
+    keys: Tensor
+    values: Tensor
+    room: tuple[Tensor, Tensor]
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Begin without a slot."""
+        super().lazy_initialization(key_states, value_states)
+        self.hold(key_states[:, :, :0], value_states[:, :, :0])
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Append to the slots and return all of them; arguments and result are those of transformers' caches."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        held = self.keys.shape[2]
+        size = held + key_states.shape[2]
+        if size > self.room[0].shape[2]:
+            self.room = (_with_room(self.keys, size + _ROOM), _with_room(self.values, size + _ROOM))
+        for room, new in zip(self.room, (key_states, value_states), strict=True):
+            room[:, :, held:size] = new
+        self.keys, self.values = (room[:, :, :size] for room in self.room)
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Go on with some rows only."""
+        self.hold(self.keys[indices], self.values[indices])
+
+    def hold(self, keys: Tensor, values: Tensor) -> None:
+        """Hold these instead."""
+        self.keys, self.values = self.room = (keys, values)
+
+
+def _with_room(states: Tensor, slots: int) -> Tensor:
+    """Return states with so many slots, of which those behind the old ones are not filled."""
+    room = states.new_empty((*states.shape[:2], slots, states.shape[3]))
+    room[:, :, : states.shape[2]] = states
+    return room
 
 
 def _gathered(states: Tensor, line: Ints, nodes: Ints) -> Tensor:

@@ -125,8 +125,8 @@ def _attention(
         )
         return mixed.transpose(1, 2).contiguous(), None
     if forest is None:
-        if softcap is None:
-            return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **others)
+        if attention_mask is None and softcap is None:
+            return sdpa_attention_forward(module, query, key, value, None, dropout, scaling, **others)
         if attention_mask is None:
             attention_mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
         return attend(query, key, value, attention_mask, scaling, dropout, softcap).transpose(1, 2).contiguous(), None
