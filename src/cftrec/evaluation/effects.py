@@ -7,6 +7,7 @@ effect and are left out: positions count the choices on the way to the title, fr
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from cftrec.data.dataset import Dataset
 from cftrec.decoding import Prior
 from cftrec.evaluation.cases import Cases, cases_of, split_targets
 from cftrec.evaluation.effect_summary import summarise
+from cftrec.evaluation.parts import Arrays, Parts
 from cftrec.evaluation.ranker import Scorer
 from cftrec.ragged import Ragged
 from cftrec.recommender import BATCH
@@ -88,27 +90,42 @@ def measure_effects(
 
 
 def effects_of(
-    recommender: Scorer, cases: Cases, prior: str = "counts", progress: Callable[[int], None] | None = None
+    recommender: Scorer,
+    cases: Cases,
+    prior: str = "counts",
+    progress: Callable[[int], None] | None = None,
+    parts: Parts | None = None,
 ) -> Effects:
-    """Measure the effect on given targets, which the RUN must know; see `measure_effects`."""
+    """Measure the effect on given targets, which the RUN must know; see `measure_effects`.
+
+    With `parts`, what an interrupted call has measured is not measured again.
+    """
     if not len(cases):
         return no_effects(prior)
+    parts = parts or Parts()
     expected = recommender.prior(prior)
     favourites = _favourites(expected)
-    log_p, masses = [], []
+    measured = []
     for begin in range(0, len(cases), _BATCH):
-        histories, targets = cases.histories[begin : begin + _BATCH], cases.targets[begin : begin + _BATCH]
-        asked = [np.append(target, favourites) for target in targets]
-        for found in recommender.log_probs(histories, asked, softmax="catalogue"):
-            log_p.append(found.values[: found.lengths[0]])
-            masses.append(np.exp(np.add.reduceat(found.values, found.starts)[1:]).cumsum())
+        own = cases[np.arange(begin, min(begin + _BATCH, len(cases)))]
+        measured.append(parts.get(f"effects-{begin:09}", partial(_measured, recommender, own, favourites)))
         if progress is not None:
-            progress(begin + len(targets))
-    group = 1 + popularity_groups(recommender.counts)
-    table = _table(cases, expected, log_p, masses, favourites, group)
+            progress(begin + len(own))
+    log_p, masses = (np.concatenate([part[name] for part in measured]) for name in ("log_p", "masses"))
+    table = _table(cases, expected, log_p, masses, favourites, 1 + popularity_groups(recommender.counts))
     favoured = np.exp(expected.items[favourites]).cumsum()
     prior_mass = {top: float(favoured[min(top, len(favoured)) - 1]) for top in FAVOURITES}
     return Effects(table, summarise(table, prior, prior_mass))
+
+
+def _measured(recommender: Scorer, cases: Cases, favourites: NDArray[np.int64]) -> Arrays:
+    """Return log p of the targets' tokens, one target's after another's, and the favourites' summed up [n, F]."""
+    asked = [np.append(target, favourites) for target in cases.targets]
+    found = recommender.log_probs(cases.histories, asked, softmax="catalogue")
+    return {
+        "log_p": np.concatenate([runs.values[: runs.lengths[0]] for runs in found]),
+        "masses": np.array([np.exp(np.add.reduceat(runs.values, runs.starts)[1:]).cumsum() for runs in found]),
+    }
 
 
 def no_effects(prior: str = "counts") -> Effects:
@@ -127,8 +144,8 @@ def _favourites(prior: Prior) -> NDArray[np.int64]:
 def _table(
     cases: Cases,
     prior: Prior,
-    log_p: list[NDArray[np.float64]],
-    masses: list[NDArray[np.float64]],
+    log_p: NDArray[np.float64],
+    masses: NDArray[np.float64],
     favourites: NDArray[np.int64],
     group: NDArray[np.int8],
 ) -> pl.DataFrame:
@@ -137,7 +154,7 @@ def _table(
     place = np.arange(len(owner)) - expected.starts[owner]
     free = trie.choices[trie.parent[trie.paths[trie.offsets[cases.targets][owner] + place]]]
     choices = np.bincount(owner[free], minlength=len(cases))
-    known = np.concatenate(log_p)[free]
+    known = log_p[free]
 
     def lists(values: NDArray[Any]) -> list[NDArray[Any]]:
         return Ragged(values, choices).split()
@@ -154,7 +171,7 @@ def _table(
     }
     nodes = trie.item_node[cases.targets]
     for top in FAVOURITES:
-        columns[f"mass_{top}"] = [float(mass[min(top, len(mass)) - 1]) for mass in masses]
+        columns[f"mass_{top}"] = masses[:, min(top, masses.shape[1]) - 1]
         columns[f"hit_{top}"] = np.isin(nodes, trie.item_node[favourites[:top]])
     return pl.DataFrame(columns, schema=EFFECTS_SCHEMA)
 

@@ -4,7 +4,8 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from numpy.typing import NDArray
 
 from cftrec.artefacts import read_json, write_json
 from cftrec.data.dataset import Dataset
+from cftrec.decoding.ungrounded import UngroundedResult
 from cftrec.errors import InputError
 from cftrec.evaluation.cases import Cases, cases_of, split_targets
 from cftrec.evaluation.effects import Effects, Schema, effects_of, no_effects
 from cftrec.evaluation.measures import ALL_METRICS
 from cftrec.evaluation.metrics import CUTOFFS
+from cftrec.evaluation.parts import Arrays, Parts
 from cftrec.evaluation.popularity import rank_by_popularity
 from cftrec.evaluation.ranker import Items, Ranker, Scorer
 from cftrec.evaluation.significance import BOOTSTRAP
@@ -76,15 +79,6 @@ class Evaluation:
         write_json(folder / "evaluation.json", self.facts)
 
 
-@dataclass
-class _Answers:
-    """What the ranker said, batch after batch."""
-
-    items: list[NDArray[np.integer]] = field(default_factory=list)
-    scores: list[NDArray[np.floating]] = field(default_factory=list)
-    exact: list[NDArray[np.bool_]] = field(default_factory=list)
-
-
 def evaluation_folder(run: Path, split: str, way: Way | None = None, sample: int | None = None, seed: int = 0) -> Path:
     """Return the folder that an evaluation is written to.
 
@@ -116,7 +110,8 @@ def evaluate(
     """Rank the whole catalogue for every target of a split.
 
     The dataset's items are found in the RUN's catalogue by item id. History items that the RUN does not know are
-    dropped and counted; a target that it does not know is counted and is a miss.
+    dropped and counted; a target that it does not know is counted and is a miss. An evaluation that is written and was
+    interrupted goes on with the first batch that is missing; its `seconds` are those of the last call.
 
     Args:
         recommender: the RUN, ready to search; a `Scorer` also has its log p measured.
@@ -152,6 +147,15 @@ def evaluate(
     started = time.monotonic()
     positions = split_targets(dataset, split, sample, seed)
     cases = cases_of(recommender, dataset, positions)
+    facts = _facts(recommender, dataset, split, cases) | {"k": k}
+    if keep_history:
+        facts |= {"keep_history": True}
+    if sample is not None:
+        facts |= {"sample": sample, "seed": seed}
+    if way is not None:
+        facts["way"] = {"name": way.name} | way.facts
+    job = facts | {"prior": prior, "effect_targets": effect_targets, "batch_size": batch_size}
+    parts = Parts() if out is None or folder is None else Parts.of(out, folder, job)
     measured = cases.known(effect_targets if isinstance(recommender, Scorer) else 0)
 
     def advance(done: int) -> None:
@@ -159,29 +163,28 @@ def evaluate(
             progress(done, len(measured) + len(cases))
 
     effects = (
-        effects_of(recommender, measured, prior, advance) if isinstance(recommender, Scorer) else no_effects(prior)
+        effects_of(recommender, measured, prior, advance, parts)
+        if isinstance(recommender, Scorer)
+        else no_effects(prior)
     )
-    answers = _ask(recommender, cases, k, batch_size, lambda done: advance(len(measured) + done), keep_history, way)
-    items, exact = np.concatenate(answers.items), np.concatenate(answers.exact)
+    answers = _ask(
+        recommender, cases, k, batch_size, lambda done: advance(len(measured) + done), keep_history, way, parts
+    )
+    items, exact = answers["items"], answers["exact"]
     rank = _ranks(items, cases.targets)
     popular = rank_by_popularity(
         recommender.counts, [[]] * len(cases) if keep_history else cases.histories, cases.targets, k
     )
     names = np.array(recommender.catalogue.item_ids, dtype=object)
-    facts = _facts(recommender, dataset, split, cases) | {
-        "k": k,
+    facts |= {
         "seconds": round(time.monotonic() - started, 3),
         "exact_share": float(exact.mean()),
         "effect_targets": len(measured),
     }
-    if keep_history:
-        facts |= {"keep_history": True}
-    if sample is not None:
-        facts |= {"sample": sample, "seed": seed}
-    ranks = _ranks_frame(cases, rank, items, np.concatenate(answers.scores), exact, names)
+    if "invented" in answers:
+        facts["way"] |= {"written": answers["invented"].size, "invented": int(answers["invented"].sum())}
+    ranks = _ranks_frame(cases, rank, items, answers["scores"], exact, names)
     table = evaluation_table(ranks, recommender.catalogue.item_ids, recommender.counts)
-    if way is not None:
-        facts["way"] = {"name": way.name} | way.facts
     result = Evaluation(
         metrics={name: table[0][name] for name in ALL_METRICS if name in table[0]},
         table=table,
@@ -192,6 +195,7 @@ def evaluate(
     )
     if folder is not None:
         result.save(folder)
+        parts.drop()
     return result
 
 
@@ -233,7 +237,7 @@ def rank_targets(
     """
     cases = cases_of(recommender, dataset, positions)
     answers = _ask(recommender, cases, max(CUTOFFS), batch_size)
-    return _ranks(np.concatenate(answers.items), cases.targets)
+    return _ranks(answers["items"], cases.targets)
 
 
 def _ask(
@@ -244,24 +248,31 @@ def _ask(
     advance: Callable[[int], None] | None = None,
     keep_history: bool = False,
     way: Way | None = None,
-) -> _Answers:
-    """Search all histories, batch by batch."""
-    answers = _Answers()
+    parts: Parts | None = None,
+) -> Arrays:
+    """Search all histories, batch by batch; a row a history of `items`, `scores`, `exact` and what else is found."""
+    parts = parts or Parts()
+    answers = []
     for start in range(0, len(cases), batch_size):
         stop = min(len(cases), start + batch_size)
-        histories: list[Items] = list(cases.histories[start:stop])
-        kept: dict[str, Any] = {"keep": cases.targets[start:stop].tolist()}
-        found = (
-            recommender.search(histories, k, **({"keep_history": True} if keep_history else kept))
-            if way is None
-            else way.rank(cases[np.arange(start, stop)], k)
-        )
-        answers.items.append(found.items)
-        answers.scores.append(found.scores)
-        answers.exact.append(found.exact)
+        own = cases[np.arange(start, stop)]
+        answers.append(parts.get(f"lists-{start:09}", partial(_found, recommender, own, k, keep_history, way)))
         if advance is not None:
             advance(stop)
-    return answers
+    return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
+
+
+def _found(recommender: Ranker, cases: Cases, k: int, keep_history: bool, way: Way | None) -> Arrays:
+    """Search some histories, whose targets are not left out."""
+    histories: list[Items] = list(cases.histories)
+    if way is not None:
+        found = way.rank(cases, k)
+    elif keep_history:
+        found = recommender.search(histories, k, keep_history=True)  # type: ignore[call-arg]  # a Recommender
+    else:
+        found = recommender.search(histories, k, keep=cases.targets.tolist())
+    arrays = {"items": found.items, "scores": found.scores, "exact": found.exact}
+    return arrays | ({"invented": found.invented} if isinstance(found, UngroundedResult) else {})
 
 
 def _ranks(items: NDArray[np.integer], targets: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -30,7 +30,7 @@ class Way:
 
     Attributes:
         name: of the folder in the RUN that its files go into; says every option of the order but those at defaults.
-        facts: what evaluation.json says of it; may grow while it ranks.
+        facts: what evaluation.json says of it.
         rank: returns the best k items of some targets' histories, which are left out, but for the targets.
     """
 
@@ -66,22 +66,19 @@ def by_beam(recommender: Recommender, width: int) -> Way:
 
 
 def ungrounded(recommender: Recommender, beams: int, grounded: int | None) -> Way:
-    """Let the model write titles freely and take the nearest ones; the facts say how many were invented."""
+    """Let the model write titles freely and take the nearest ones of the catalogue."""
     turns = beams if grounded is None else grounded
     if beams < 1:
         raise InputError(f"--beams {beams}: must be at least 1 title")
     if not 1 <= turns <= beams:
         raise InputError(f"--grounded {turns}: must be from 1 to {beams}, the --beams")
-    facts = {"beams": beams, "grounded": turns, "written": 0, "invented": 0}
+    facts = {"beams": beams, "grounded": turns}
     name = (
         "ungrounded" + ("" if beams == BEAMS else f"-beams-{beams}") + ("" if turns == beams else f"-grounded-{turns}")
     )
 
     def rank(cases: Cases, k: int) -> Found:
-        found = recommender.ungrounded(cases.histories, k, keep=cases.targets.tolist(), beams=beams, grounded=grounded)
-        facts["written"] += found.invented.size
-        facts["invented"] += int(found.invented.sum())
-        return found
+        return recommender.ungrounded(cases.histories, k, keep=cases.targets.tolist(), beams=beams, grounded=grounded)
 
     return Way(name, facts, rank)
 
