@@ -1,11 +1,13 @@
 """Random models of many kinds in fp64, catalogues of token lists, and scores by brute force."""
 
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
 
+from cftrec.forest.attention import BLOCKS
 from cftrec.text import Catalogue
 from small_shapes import HYBRIDS
 
@@ -65,8 +67,22 @@ def model_of(kind: str, options: dict[str, Any]):
         for parameter in model.parameters():
             # Random weights of usual size make titles alike, and Mamba's times 5 amplify rounding.
             parameter.mul_(2 if kind == "mamba" else 5)
+    model.own_attention = model.config._attn_implementation
+    if kind in FORESTS:
+        model.set_attn_implementation(BLOCKS)  # as a Recommender does
     # Gemma 2's eager attention takes its softmax in fp32, to which an fp64 mask is infinite.
     return model if kind in LOOSE.keys() - {"bloom"} or kind == "gemma2" else model.double()
+
+
+@contextmanager
+def its_own_attention(model):
+    """Let a model run as transformers does."""
+    ours = model.config._attn_implementation
+    model.set_attn_implementation(getattr(model, "own_attention", ours))
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(ours)
 
 
 MODELS = {kind: model_of(kind, options) for kind, options in (FORESTS | PADDED).items()}
@@ -82,7 +98,7 @@ def brute_force(model, catalogue: Catalogue, prompt: np.ndarray, softmax: str) -
     scores = []
     for item in range(len(catalogue)):
         sequence = catalogue.sequence(item).tolist()
-        with torch.no_grad():
+        with torch.no_grad(), its_own_attention(model):
             logits = model(input_ids=torch.tensor([[*prompt.tolist(), *sequence]])).logits[0].double()
         total = 0.0
         for place, token in enumerate(sequence):

@@ -145,3 +145,18 @@ def test_an_attention_that_knows_no_forests_is_refused(tiny_model):
     forest = build_forest([[1, 2], [1, 3]])
     with pytest.raises(ValueError, match="knows no forests"):
         forest_masks(tiny_model("llama").config, *tensors(forest, 0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("softcap", [None, 2.0])
+def test_a_query_without_a_key_spoils_nothing(dtype, softcap):
+    """Padding behind a short sequence sees no key where a window has moved past it; 0 times NaN would be NaN."""
+    query = torch.randn(1, 4, 3, 8, dtype=dtype, requires_grad=True)
+    key, value = torch.randn(2, 1, 2, 5, 8, dtype=dtype)
+    allowed = torch.tensor([[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 0, 0, 0]]).bool()
+    mixed = attend(query, key, value, allowed, softcap=softcap)
+    (gradient,) = torch.autograd.grad(mixed.float().sum(), query)
+    assert mixed.isfinite().all()
+    assert gradient.isfinite().all()
+    without = attend(query[:, :, :2], key, value, allowed[:2], softcap=softcap)
+    torch.testing.assert_close(mixed[:, :, :2], without)

@@ -172,7 +172,8 @@ def attend(
         query: [R, heads, Q, D].
         key: [R, key heads, K, D]; key heads divide heads.
         value: [R, key heads, K, D].
-        allowed: bool, broadcast to [R, heads, Q, K]; every query has some key.
+        allowed: bool, broadcast to [R, heads, Q, K]. Of a query without a key, which padding can be, something finite
+            comes out, so that it spoils nothing where its own weight is 0.
         scaling: factor on the scores; default D ** -0.5.
         dropout: on the attention weights.
         softcap: c where scores become c * tanh(scores / c).
@@ -185,7 +186,7 @@ def attend(
             query, key, value, allowed, dropout, scale=scaling, enable_gqa=key.shape[1] != query.shape[1]
         )
     scores = (query @ key.transpose(2, 3)) * (query.shape[3] ** -0.5 if scaling is None else scaling)
-    scores = (softcap * torch.tanh(scores / softcap)).masked_fill(~allowed, -torch.inf)
+    scores = (softcap * torch.tanh(scores / softcap)).masked_fill(~allowed, torch.finfo(scores.dtype).min)
     weights = scores.softmax(3, torch.promote_types(scores.dtype, torch.float32)).to(query.dtype)
     return nn.functional.dropout(weights, dropout) @ value
 
