@@ -6,9 +6,11 @@ import pytest
 from evaluation_fakes import Ranker, ranker_for
 
 from cftrec.artefacts import new_folder, read_json
+from cftrec.errors import InputError
 from cftrec.evaluation import evaluate
 from cftrec.evaluation.effects import _BATCH
 from cftrec.evaluation.parts import Parts
+from cftrec.evaluation.ways import Way
 
 BATCHES = 8  # of lists, beside one of effects
 
@@ -73,6 +75,16 @@ def test_another_evaluation_takes_nothing_of_it(run, dataset, other):
     result = evaluate(ranker, dataset, out=run, **options | other)
     assert result.ranks.equals(evaluate(stopping(dataset), dataset, **options | other).ranks)
     assert len(ranker.asked) == 1 + -(-len(result.ranks) // (options | other)["batch_size"])
+
+
+def test_what_is_refused_leaves_nothing(run, dataset):
+    def refuse(cases, k):
+        raise InputError("no numbers")
+
+    ranker = ranker_for(dataset)
+    with pytest.raises(InputError, match="no numbers"):
+        evaluate(ranker, dataset, out=run, effect_targets=0, way=Way("refused", {}, refuse))
+    assert [path.name for path in run.iterdir()] == ["manifest.json"]
 
 
 def test_a_run_that_changed_is_asked_anew(run, dataset):

@@ -44,10 +44,16 @@ class Parts:
 
     def get(self, name: str, make: Callable[[], Arrays]) -> Arrays:
         """Return a batch's arrays, made unless they are kept."""
-        if self.folder is None:
+        folder = self.folder
+        if folder is None:
             return make()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return stored_arrays(self.folder / f"{name}.safetensors", self.key, make)
+
+        def made() -> Arrays:
+            arrays = make()
+            folder.mkdir(parents=True, exist_ok=True)  # not before: what is refused leaves nothing
+            return arrays
+
+        return stored_arrays(folder / f"{name}.safetensors", self.key, made)
 
     def drop(self) -> None:
         """Remove them all, once the evaluation is whole."""
