@@ -95,19 +95,20 @@ def catalogue_of(sequences: list[list[int]]) -> Catalogue:
 
 def brute_force(model, catalogue: Catalogue, prompt: np.ndarray, softmax: str) -> np.ndarray:
     """Score every item by itself: the whole prompt and title through the model, no padding, no trie."""
-    scores = []
-    for item in range(len(catalogue)):
-        sequence = catalogue.sequence(item).tolist()
-        with torch.no_grad(), its_own_attention(model):
-            logits = model(input_ids=torch.tensor([[*prompt.tolist(), *sequence]])).logits[0].double()
-        total = 0.0
-        for place, token in enumerate(sequence):
-            row = logits[len(prompt) - 1 + place]
-            if softmax == "catalogue":
-                others = (catalogue.sequence(other).tolist() for other in range(len(catalogue)))
-                allowed = {s[place] for s in others if len(s) > place and s[:place] == sequence[:place]}
-                total += (row[token] - torch.logsumexp(row[sorted(allowed)], 0)).item()
-            else:
-                total += torch.log_softmax(row, 0)[token].item()
-        scores.append(total)
-    return np.array(scores)
+    with torch.no_grad(), its_own_attention(model):
+        return np.array([_score(model, catalogue, prompt, item, softmax) for item in range(len(catalogue))])
+
+
+def _score(model, catalogue: Catalogue, prompt: np.ndarray, item: int, softmax: str) -> float:
+    sequence = catalogue.sequence(item).tolist()
+    logits = model(input_ids=torch.tensor([[*prompt.tolist(), *sequence]])).logits[0].double()
+    total = 0.0
+    for place, token in enumerate(sequence):
+        row = logits[len(prompt) - 1 + place]
+        if softmax == "catalogue":
+            others = (catalogue.sequence(other).tolist() for other in range(len(catalogue)))
+            allowed = {s[place] for s in others if len(s) > place and s[:place] == sequence[:place]}
+            total += (row[token] - torch.logsumexp(row[sorted(allowed)], 0)).item()
+        else:
+            total += torch.log_softmax(row, 0)[token].item()
+    return total
