@@ -58,9 +58,14 @@ def test_docs_list_every_option():
     assert options_table() in (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
 
 
+def committed(name: str) -> Any:
+    """Return a benchmark's committed result."""
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+
+
 def demo_table() -> str:
     """Write README's table of the demo from the committed summary of one."""
-    rows = json.loads((ROOT / "benchmarks" / "results" / "demo.json").read_text(encoding="utf-8"))["rows"]
+    rows = committed("demo")["rows"]
     lines = ["| | HR@10 | NDCG@10 | 95 % interval | MRR@10 |", "| --- | --- | --- | --- | --- |"]
     for row in rows:
         low, high = row["NDCG@10_ci"]
@@ -71,7 +76,7 @@ def demo_table() -> str:
 
 def baselines_table() -> str:
     """Write the table of docs/baselines.md from the committed result."""
-    result = json.loads((ROOT / "benchmarks" / "results" / "baselines-ml-100k.json").read_text(encoding="utf-8"))
+    result = committed("baselines-ml-100k")
     lines = ["| | HR@10 | NDCG@10 | MRR@10 | trials | seconds |", "| --- | --- | --- | --- | --- | --- |"]
     for name, model in result["models"].items():
         numbers = " | ".join(f"{model['metrics'][metric]:.4f}" for metric in ("HR@10", "NDCG@10", "MRR@10"))
@@ -81,7 +86,7 @@ def baselines_table() -> str:
 
 def planted_table() -> str:
     """Write the table of docs/planted-world.md from the committed result."""
-    result = json.loads((ROOT / "benchmarks" / "results" / "planted_world.json").read_text(encoding="utf-8"))
+    result = committed("planted_world")
     strong = result["strong"]
     lines = [
         "| | NDCG@10 | of the best ranking's | of the law's optimum | effect, `counts` | effect, `counterfactual` |"
@@ -119,10 +124,6 @@ def decoding_sentence() -> str:
     )
 
 
-def committed(name: str) -> Any:
-    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
-
-
 SPEEDS = {
     "ml-100k-nano-plain-w20s10-users": "ML-100K, plain, W 20 s 10, nano fp32",
     "ml-100k-smollm2-plain-w20s10-users-bf16": "the same, SmolLM2-135M bf16",
@@ -145,5 +146,5 @@ def test_readme_quotes_committed_results():
     assert baselines_table() in (ROOT / "docs" / "baselines.md").read_text(encoding="utf-8")
     planted = (ROOT / "docs" / "planted-world.md").read_text(encoding="utf-8")
     assert planted_table() in planted
-    result = json.loads((ROOT / "benchmarks" / "results" / "planted_world.json").read_text(encoding="utf-8"))
+    result = committed("planted_world")
     assert f"in {result['zero_within']} of {len(result['zero'])} such worlds" in planted

@@ -77,8 +77,7 @@ class CFTConfig(TrainingArguments):
     )
     decode_bf16: bool = _option(
         False,
-        "recommending and evaluating run the model in bf16: faster where the processor multiplies it, log p to about "
-        "two digits",
+        "recommending and evaluating run the model in bf16, for processors that multiply it; log p to about two digits",
     )
 
     # Text.
