@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -62,7 +62,7 @@ def test_a_client_that_never_ends_its_request_does_not_hold_the_process(runs):
 
 @contextmanager
 def inside(runs, timeout_s: float):
-    """Serve in this process; give the port and the service."""
+    """Serve in this process; give the port, the service and the server."""
     app = make_app(runs[:1], limits=Limits(timeout_s=timeout_s))
     server = _Server(uvicorn.Config(app, port=0, log_config=None, lifespan="on", ws="none"), lambda: None)
     thread = threading.Thread(target=server.run)
@@ -70,7 +70,7 @@ def inside(runs, timeout_s: float):
     while not server.started:
         time.sleep(0.01)
     try:
-        yield server.servers[0].sockets[0].getsockname()[1], app.state.service
+        yield server.servers[0].sockets[0].getsockname()[1], app.state.service, server
     finally:
         server.should_exit = True
         thread.join(30)
@@ -87,7 +87,7 @@ def test_who_does_not_finish_a_request_is_left(runs, monkeypatch):
             connection.sendall(half)
             return b"".join(iter(lambda: connection.recv(2**16), b""))
 
-    with inside(runs, timeout_s=0.5) as (port, _):
+    with inside(runs, timeout_s=0.5) as (port, *_):
         assert said(b"") == said(HEAD) == b""
         kept = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
         assert said(kept + HEAD).count(b"HTTP/1.1 200") == 1
@@ -98,9 +98,24 @@ def test_who_does_not_finish_a_request_is_left(runs, monkeypatch):
             assert b"connection: close" in answer
 
 
+def test_who_does_not_read_is_left(runs, monkeypatch):
+    monkeypatch.setattr("cftrec.serving.server._IDLE_S", 0.5)
+    asked = 400  # answers of some 40 KB are more than the system's buffers hold
+    with inside(runs, timeout_s=0.5) as (port, _, server), socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.settimeout(30)
+        connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * asked)
+        wait_for(lambda: any(one.flow.write_paused for one in server.server_state.connections))
+        wait_for(lambda: not server.server_state.connections)
+        answers = 0
+        with suppress(ConnectionError):
+            while piece := connection.recv(2**20):
+                answers += piece.count(b"HTTP/1.1 200")
+        assert 0 < answers < asked
+
+
 def test_who_hangs_up_leaves_the_queue(runs):
     begun, go_on = threading.Event(), threading.Event()
-    with inside(runs, timeout_s=60) as (port, service):
+    with inside(runs, timeout_s=60) as (port, service, _):
         service.batcher.submit("other", lambda values: [begun.set(), go_on.wait(90)] and values, 1)
         assert begun.wait(10)
         try:

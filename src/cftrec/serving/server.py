@@ -18,7 +18,7 @@ from cftrec.errors import InputError
 from cftrec.serving.api import Limits, make_app
 from cftrec.serving.runs import settle
 
-_IDLE_S = 75  # without a whole request: longer than proxies keep theirs, so that none meets a door just closed
+_IDLE_S = 75  # nobody asks or reads: longer than proxies keep a connection, so that none meets a door just closed
 _LEFT_S = 5  # after the time-out of the last request, until connections that still send or do not read are cut
 _FAREWELL_S = 0.5  # in which kept connections may still ask, and are closed after the answer
 
@@ -29,7 +29,7 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, farewell: Callable[[], None]) -> None:
         super().__init__(config)
         self._farewell = farewell
-        self._idle: dict[Any, float] = {}  # since when a connection with its last request waits for another
+        self._idle: dict[Any, float] = {}  # since when a connection is as it is: it waits for a request, or is not read
 
     async def on_tick(self, counter: int) -> bool:
         """Look once a second for connections that nobody uses; called ten times as often."""
@@ -38,17 +38,18 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     def _close_idle(self) -> None:
-        """Close connections on which no request, or but half of its head, has come for long.
+        """Close connections on which for long no request, or but half of its head, has come, or nothing was read.
 
         The protocol's own time-out begins after a first answer, and ends with the first byte of the next request.
         """
         now, before, self._idle = time.monotonic(), self._idle, {}
         for connection in list[Any](self.server_state.connections):
-            if connection.cycle is None or connection.cycle.response_complete:
-                key = connection, connection.cycle
+            unread = connection.transport.get_write_buffer_size()
+            if unread or connection.cycle is None or connection.cycle.response_complete:
+                key = connection, connection.cycle, unread
                 self._idle[key] = before.get(key, now)
                 if now - self._idle[key] > _IDLE_S:
-                    connection.transport.close()
+                    connection.transport.abort()  # closing waits until all is read
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """End once what was accepted is answered; at the second signal at once."""
