@@ -11,7 +11,6 @@ from step_oracle import continuations, history, naive_gradients, naive_step, nai
 from cftrec.forest.backbone import choose_batching
 from cftrec.forest.passes import Layout
 from cftrec.objective import Temperature
-from cftrec.training import collator as collator_module
 from cftrec.training.collator import Samples, StepCollator
 from cftrec.training.lora import add_lora
 from cftrec.training.step import CFTStep
@@ -98,16 +97,11 @@ def make_collator(dataset, prompt, catalogue, split="train", *, forest=True, pas
     )
 
 
-def random_weights(monkeypatch) -> list[torch.Tensor]:
-    """Give every weighted token a weight of its own; the list holds them, target after target."""
-    drawn = []
-
-    def draw(lengths, *, beta):
-        drawn.append(0.1 + torch.rand(sum(lengths), generator=torch.Generator().manual_seed(len(drawn))))
-        return drawn[-1]
-
-    monkeypatch.setattr(collator_module, "token_weights", draw)
-    return drawn
+def random_weights(collator, positions) -> torch.Tensor:
+    """Give every weighted token of every item a weight of its own; return those of the targets, one after another."""
+    table = 0.1 + torch.rand(len(collator.weights), generator=torch.Generator().manual_seed(0))
+    collator.weights = table
+    return table[torch.from_numpy(collator.scored.of_items(collator.data.events[positions]).values)]
 
 
 def make_step(model, method):
@@ -152,7 +146,7 @@ def check(model, dataset, prompt, catalogue, batch, positions, weights, method, 
 
 @pytest.mark.parametrize(("kind", "shape", "preset", "method"), BASE + METHOD + MODELS)
 def test_loss_and_gradients_are_those_of_the_published_formula(
-    dataset, assembled, tiny_model, monkeypatch, kind, shape, preset, method
+    dataset, assembled, tiny_model, kind, shape, preset, method
 ):
     text = {name: method[name] for name in ("counterfactual", "max_tokens") if name in method}
     prompt, catalogue = assembled(prompt=preset, **text)
@@ -160,30 +154,30 @@ def test_loss_and_gradients_are_those_of_the_published_formula(
     model = tiny_model(kind, vocabulary, **shape)
     tokens = 140 if preset == "plain" else 400
     collator = make_collator(dataset, prompt, catalogue, pass_tokens=tokens, **method)
-    drawn = random_weights(monkeypatch)
     chosen = np.random.default_rng(0).choice(len(collator.samples), 9, replace=False)
     chosen = np.append(chosen, chosen[:1])  # a sample may come twice
+    positions = collator.samples.positions[chosen].tolist()
+    weights = random_weights(collator, positions)
     batch = collator(chosen.tolist())
     assert len(batch["factual"]) > 1, "the step shall take several passes"
-    positions = collator.samples.positions[chosen].tolist()
-    check(model, dataset, prompt, catalogue, batch, positions, drawn[0], method)
+    check(model, dataset, prompt, catalogue, batch, positions, weights, method)
 
 
 @pytest.mark.parametrize(("kind", "shape", "preset", "method"), PADDED)
-def test_padded_rows_give_the_same(dataset, assembled, tiny_model, monkeypatch, kind, shape, preset, method):
+def test_padded_rows_give_the_same(dataset, assembled, tiny_model, kind, shape, preset, method):
     prompt, catalogue = assembled(prompt=preset)
     vocabulary = int(max(catalogue.tokens.max(), *prompt.factual([]), *prompt.counterfactual())) + 3
     collator = make_collator(dataset, prompt, catalogue, forest=False, pass_tokens=300, **method)
-    drawn = random_weights(monkeypatch)
     chosen = np.append(np.random.default_rng(0).choice(len(collator.samples), 9, replace=False), 3)
+    positions = collator.samples.positions[chosen].tolist()
+    weights = random_weights(collator, positions)
     batch = collator(chosen.tolist())
     assert len(batch["factual"]) > 1
     assert sum(len(part["tokens"]) for part in batch["factual"]) == len(chosen), "every sequence is a row"
     assert all(set(part) == {"tokens", "nodes"} for part in batch["factual"] + batch["counterfactual"])
     model = tiny_model(kind, vocabulary, **shape)
-    positions = collator.samples.positions[chosen].tolist()
     double = kind != "qwen3_next"  # whose linear attention computes in fp32 in any case, to 1.4e-5
-    check(model, dataset, prompt, catalogue, batch, positions, drawn[0], method, double=double)
+    check(model, dataset, prompt, catalogue, batch, positions, weights, method, double=double)
 
 
 @pytest.mark.parametrize("softmax", ["vocabulary", "catalogue"])
@@ -209,7 +203,7 @@ def test_weightings_and_the_terms_they_are_for(dataset, assembled, tiny_model, w
 
 @pytest.mark.parametrize(("kind", "shape", "preset", "method", "target"), ADAPTED)
 def test_adapters_get_the_gradients_of_the_published_formula(
-    dataset, assembled, tiny_model, small_config, monkeypatch, kind, shape, preset, method, target
+    dataset, assembled, tiny_model, small_config, kind, shape, preset, method, target
 ):
     prompt, catalogue = assembled(prompt=preset)
     vocabulary = int(max(catalogue.tokens.max(), *prompt.factual([]), *prompt.counterfactual())) + 3
@@ -221,11 +215,12 @@ def test_adapters_get_the_gradients_of_the_published_formula(
                 parameter.normal_(std=0.3)
     tokens = 140 if preset == "plain" else 400
     collator = make_collator(dataset, prompt, catalogue, forest=kind != "bloom", pass_tokens=tokens, **method)
-    drawn = random_weights(monkeypatch)
     chosen = list(range(0, len(collator.samples), 4))
+    positions = collator.samples.positions[chosen].tolist()
+    weights = random_weights(collator, positions)
     batch = collator(chosen)
     assert len(batch["factual"]) > 1, "the step shall take several passes"
-    check(model, dataset, prompt, catalogue, batch, collator.samples.positions[chosen].tolist(), drawn[0], method)
+    check(model, dataset, prompt, catalogue, batch, positions, weights, method)
     assert all((parameter.grad is not None) == ("lora_" in name) for name, parameter in model.named_parameters())
 
 
@@ -339,18 +334,18 @@ def test_a_temperature_makes_no_number_of_nothing(dataset, assembled, tiny_model
     assert all(p.grad is None or not p.grad.any() for p in step.parameters())
 
 
-def test_several_counterfactual_passes(dataset, assembled, tiny_model, monkeypatch):
+def test_several_counterfactual_passes(dataset, assembled, tiny_model):
     prompt, catalogue = assembled(prompt="plain", counterfactual="placeholder")
     collator = make_collator(dataset, prompt, catalogue, pass_tokens=25)
-    drawn = random_weights(monkeypatch)
+    positions = collator.samples.positions[:12].tolist()
+    weights = random_weights(collator, positions)
     batch = collator(list(range(12)))
     assert len(batch["counterfactual"]) > 1
-    positions = collator.samples.positions[:12].tolist()
-    check(tiny_model("llama", 310), dataset, prompt, catalogue, batch, positions, drawn[0], {"prior_weight": 0.2})
+    check(tiny_model("llama", 310), dataset, prompt, catalogue, batch, positions, weights, {"prior_weight": 0.2})
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
-def test_samples_with_an_empty_history(dataset, assembled, tiny_model, monkeypatch, split):
+def test_samples_with_an_empty_history(dataset, assembled, tiny_model, split):
     """Under a split by time, or with one event alone, a target has no history; both branches then agree in `plain`."""
     prompt, catalogue = assembled(prompt="plain")
     collator = make_collator(dataset, prompt, catalogue, split)
@@ -358,9 +353,9 @@ def test_samples_with_an_empty_history(dataset, assembled, tiny_model, monkeypat
     positions = collator.samples.positions[:5].tolist()
     firsts = set(dataset.offsets[:-1].tolist())
     assert firsts & set(positions)
-    drawn = random_weights(monkeypatch)
+    weights = random_weights(collator, positions)
     batch = collator(numbers)
-    check(tiny_model("gpt2", 310), dataset, prompt, catalogue, batch, positions, drawn[0], {})
+    check(tiny_model("gpt2", 310), dataset, prompt, catalogue, batch, positions, weights, {})
 
 
 def test_weights_overwritten_in_the_batch(dataset, assembled, tiny_model):

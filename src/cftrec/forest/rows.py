@@ -134,8 +134,9 @@ def cut_blocks(depth: Ints, call: int) -> Ints:
         int64 [B + 1], from 0 to L.
     """
     grid = np.arange(0, len(depth), _GRID)
-    padded = np.pad(depth, (0, -len(depth) % _GRID), constant_values=np.iinfo(np.int64).max)
-    places = np.append(grid + padded.reshape(-1, _GRID).argmin(axis=1), len(depth))
+    padded = np.full((len(grid), _GRID), np.iinfo(np.int64).max)
+    padded.ravel()[: len(depth)] = depth
+    places = np.append(grid + padded.argmin(axis=1), len(depth))
     places[0] = 0
     best, before = np.zeros(len(places), dtype=np.int64), np.zeros(len(places), dtype=np.int64)
     for stop in range(1, len(places)):

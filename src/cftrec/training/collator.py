@@ -142,14 +142,18 @@ class StepCollator:
     weighted_terms: str = "both"
     scored: Scored = field(init=False)
     table: PromptTable = field(init=False)
-    gains: torch.Tensor | None = field(init=False, default=None)
+    weights: torch.Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        """Find once what does not depend on the step: the weighted tokens of every item, and its parts of prompts."""
+        """Find once what does not depend on the step: every item's weighted tokens, their weights, its prompt parts."""
         self.scored = Scored.of(self.catalogue, self.softmax)
         self.table = PromptTable.of(self.prompt, self.catalogue)
         if self.weighting == "information-gain":
-            self.gains = gain_weights(self.catalogue.trie, self.catalogue.counts, beta=self.beta)
+            gains = gain_weights(self.catalogue.trie, self.catalogue.counts, beta=self.beta)
+            self.weights = gains[torch.from_numpy(self.scored.reached)]
+        else:
+            lengths = torch.from_numpy(np.diff(self.scored.offsets))
+            self.weights = token_weights(lengths, beta=1.0 if self.weighting == "uniform" else self.beta)
 
     def __call__(self, numbers: Sequence[int]) -> Batch:
         """Return the nested dict of tensors that `CFTStep.forward` documents."""
@@ -166,7 +170,7 @@ class StepCollator:
         tokens = self.catalogue.tokens[
             np.repeat(self.catalogue.offsets[items], weighted.lengths)[order] + self.scored.places[which]
         ]
-        weights = self._weights(weighted)[torch.from_numpy(order)]
+        weights = self.weights[torch.from_numpy(which)]
         alike = torch.ones_like(weights)
         batch: Batch = {
             "factual": passes,
@@ -190,13 +194,6 @@ class StepCollator:
         computed = sum(part["tokens"].numel() for part in batch["factual"] + batch.get("counterfactual", []))
         batch["counts"] = torch.tensor([len(chosen), computed, naive])
         return batch
-
-    def _weights(self, weighted: Ragged) -> torch.Tensor:
-        """Return the weights of the targets' weighted tokens, target after target."""
-        if self.gains is not None:
-            return self.gains[torch.from_numpy(self.scored.reached[weighted.values])]
-        lengths = torch.from_numpy(weighted.lengths)
-        return token_weights(lengths, beta=1.0 if self.weighting == "uniform" else self.beta)
 
     def _without_history(self, items: Ints) -> tuple[list[Pass], Ints]:
         """Return the passes of x_0, each distinct target once, and each weighted token's row of their hidden states."""
