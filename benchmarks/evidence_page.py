@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from cftrec.evaluation import verdict as verdicts
-from cftrec.evaluation.verdict import METRIC, SURE, is_sure
+from cftrec.evaluation.verdict import METRIC, is_sure
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "quality"
@@ -25,9 +25,9 @@ have the search of `cftrec baseline`. "plain with sasrec" is plain's RUNs rankin
 mixed in (`cftrec evaluate --helper`), weight and scale chosen on validation. Settings are chosen on validation alone;
 "our best" is the method, or the mixed row, with the best number on the test split. Every list ranks the whole
 catalogue, less what the user has. Intervals (95 %) are bootstraps over users, and over training seeds where a
-method has several; a baseline is one training. p is of the paired bootstrap, adjusted by Holm for all pairs of a
-study; sure means that it and the permutation test's, adjusted alike, are below .05. Minutes are those of commands
-that ran side by side.
+method has several; a baseline is one training. p is of the paired bootstrap unless said otherwise; sure means
+that it and the permutation test's, both adjusted by Holm for all pairs of a study, are below .05. Minutes are those of
+commands that ran side by side.
 """
 
 Result = dict[str, Any]
@@ -65,77 +65,95 @@ def page(results: dict[str, Result], missing: list[str]) -> str:
 
 
 def verdict(results: dict[str, Result]) -> str:
-    """Return the first paragraph: whether our best is above SASRec and above plain, data set by data set."""
-    mains = {name: result for name, result in results.items() if "base" not in result["study"]}
-    told = [
-        f"{result['study']['title']}: our best is {standing(result, best_of(result), rivals(result))}."
-        for result in mains.values()
-        if result["methods"]
-    ]
-    for result in results.values():
-        base = results.get(result["study"].get("base", ""))
-        if base is not None and "sasrec" in result.get("baselines", {}) and not result.get("mixed"):
-            of = f"{base['study']['title']}, {lowered(result['study']['title'])}"
-            told.append(f"{of}: our best is {standing(result, best_of(result), rivals(result))}.")
-    for result in results.values():
-        mixed = best_of(result, "mixed")
-        if mixed is not None:
-            log = results.get(result["study"].get("base"), result)["study"]["title"]
-            helper = helper_of(result, mixed)
-            others = standing(result, mixed, tuple(dict.fromkeys((*rivals(result), helper, f"plain with {helper}"))))
-            told.append(f"{log}, with a helper's scores mixed in: our best is {others}.")
+    """Return what came out: whether CFT is above plain and our best above SASRec, in words and study by study."""
+    told = [line for result in results.values() for line in told_of(results, result)]
     if not told:
-        return prose("No study has been run yet.")
-    return prose(" ".join([conclusion(mains, results), *told]))
+        return "No study has been run yet."
+    head = ("log and model", "CFT over plain", "our best", METRIC, "over plain", "over SASRec", "over other baselines")
+    note = (
+        "Differences of NDCG@10 on the test split. In brackets p, the larger one of bootstrap and permutation, "
+        "adjusted by Holm for all pairs of a study; bold is sure."
+    )
+    return "\n\n".join([prose(conclusion(results)), table(head, told), prose(note)])
+
+
+def told_of(results: dict[str, Result], result: Result) -> list[tuple[str, ...]]:
+    """Return a line each of a study's best method and best mixture: of those that all can be told against SASRec."""
+    base, title = results.get(result["study"].get("base", "")), result["study"]["title"]
+    lines = []
+    method, mixed = best_of(result), best_mixed(result)
+    if method is not None and mixed is None and (is_main(result) or (base and "sasrec" in result["baselines"])):
+        name = title if base is None or is_main(result) else f"{base['study']['title']}, {lowered(title)}"
+        gain = over(result, own(result, "cft"), own(result, "plain")) if is_main(result) else ""
+        lines.append((name, gain, *standing(result, method)))
+    if mixed is not None:
+        log, helper = (base or result)["study"]["title"], helper_of(result, mixed)
+        gain = over(result, f"cft with {helper}", f"plain with {helper}")
+        lines.append((f"{log}, with a helper's scores mixed in", gain, *standing(result, mixed)))
+    return lines
+
+
+def is_main(result: Result) -> bool:
+    """Say whether a study compares CFT with plain fine-tuning on a log or of a model that no other study has."""
+    return "base" not in result["study"] or "model" in result["study"]["options"]
 
 
 def lowered(title: str) -> str:
     return title[:1].lower() + title[1:]
 
 
-def rivals(result: Result) -> tuple[str, ...]:
-    """Return what our best is told against: plain, SASRec, and whichever baseline is best."""
-    best = best_of(result, "baselines")
-    return ("plain", "sasrec", *([best] if best not in (None, "sasrec") else []))
+def own(result: Result, kind: str) -> str:
+    """Return the study's own method that is plain fine-tuning or CFT, such as "cft SmolLM2"; else what its base has."""
+    return next((name for name in result["methods"] if name.split()[0] == kind), kind)
 
 
-def standing(result: Result, name: str | None, others: tuple[str, ...]) -> str:
-    """Say how good a row is, and how far above others."""
-    assert name is not None
-    value = next(row[METRIC] for row in result["summary"]["rows"] if row["model"] == name)
-    against = [
-        f"{lead(result, name, other)['difference']:+.4f} against {other} ({sureness(lead(result, name, other))})"
-        for other in others
-        if has(result, other) and other != name
-    ]
-    return ", ".join([f"{name} with {METRIC} {value:.4f}", *against])
+def standing(result: Result, name: str) -> tuple[str, ...]:
+    """Return a row's name, how good it is, and how far above plain, SASRec and the best baselines."""
+    plain, helper = own(result, "plain"), [helper_of(result, name)] if name in result.get("mixed", {}) else []
+    given = [row["model"] for row in result["summary"]["rows"] if row["model"] in {*BASELINES, *result["baselines"]}]
+    best = sorted(given, key=lambda one: -value_of(result, one))[:1]
+    others = [one for one in dict.fromkeys((*best, *helper)) if one != "sasrec"]
+    return (
+        name,
+        f"{value_of(result, name):.4f}",
+        over(result, name, plain),
+        over(result, name, "sasrec"),
+        ", ".join(f"{one} {over(result, name, one)}" for one in others),
+    )
 
 
-def conclusion(mains: dict[str, Result], results: dict[str, Result]) -> str:
+def over(result: Result, name: str, other: str) -> str:
+    """Return by how much a row is above another, and p; bold where that is sure, empty where one is not there."""
+    if name == other or not has(result, name) or not has(result, other):
+        return ""
+    test = lead(result, name, other)
+    told = f"{round(test['difference'], 4) + 0.0:+.4f} ({p_value(max(test['p_holm'], test['p_permutation_holm']))})"
+    return f"**{told}**" if is_sure(test) else told
+
+
+def conclusion(results: dict[str, Result]) -> str:
     """Say whether counterfactual fine-tuning helps, and whether our best is the best there is."""
-    told = []
-
-    def mixed(result: Result) -> str | None:
-        return best_of(result, "mixed")
-
-    questions: tuple[
-        tuple[str, dict[str, Result], Callable[[Result], str | None], Callable[[Result, str], str]], ...
-    ] = (
-        ("CFT is {} plain fine-tuning", mains, lambda one: "cft" if has(one, "cft") else None, lambda *_: "plain"),
+    mains = [result for result in results.values() if is_main(result)]
+    mixtures = [result for result in results.values() if result.get("mixed")]
+    questions: tuple[tuple[str, list[Result], Callable[[Result], str | None], Callable[[Result, str], str]], ...] = (
+        ("CFT is {} plain fine-tuning", mains, lambda one: own(one, "cft"), lambda one, _: own(one, "plain")),
         ("Our best method is {} the tuned SASRec", mains, best_of, lambda *_: "sasrec"),
         (
             "With a helper's scores mixed in, as D3 does, our best is {} the tuned SASRec",
-            results,
-            mixed,
+            mixtures,
+            best_mixed,
             lambda *_: "sasrec",
         ),
-        ("It is {} the helper alone", results, mixed, helper_of),
+        ("It is {} the helper alone", mixtures, best_mixed, helper_of),
     )
+    told = []
     for sentence, among, asked, rival in questions:
-        pairs = [
-            (result, name, rival(result, name)) for result in among.values() if (name := asked(result)) is not None
+        pairs = [(result, name, rival(result, name)) for result in among if (name := asked(result)) is not None]
+        tests = [
+            lead(result, name, other)
+            for result, name, other in pairs
+            if name != other and has(result, name) and has(result, other)
         ]
-        tests = [lead(result, name, other) for result, name, other in pairs if name != other and has(result, other)]
         sure = [test["difference"] > 0 for test in tests if is_sure(test)]
         counts = {"surely above": sum(sure), "surely below": len(sure) - sum(sure)}
         for how, count in counts.items():
@@ -146,6 +164,10 @@ def conclusion(mains: dict[str, Result], results: dict[str, Result]) -> str:
     return " ".join(told)
 
 
+def value_of(result: Result, name: str) -> float:
+    return float(next(row[METRIC] for row in result["summary"]["rows"] if row["model"] == name))
+
+
 def has(result: Result, name: str) -> bool:
     return any(row["model"] == name for row in result["summary"]["rows"])
 
@@ -154,6 +176,10 @@ def best_of(result: Result, kind: str = "methods") -> str | None:
     """Return our method (or mixed row, or baseline, by kind) with the best NDCG@10; None where there is none."""
     values = {row["model"]: row[METRIC] for row in result["summary"]["rows"]}
     return max(result.get(kind, {}), key=lambda name: values[name], default=None)
+
+
+def best_mixed(result: Result) -> str | None:
+    return best_of(result, "mixed")
 
 
 def helper_of(result: Result, mixed: str) -> str:
@@ -329,13 +355,6 @@ def fading(result: Result) -> str:
 def lead(result: Result, name: str, other: str) -> Test:
     """Return the test of one row against another, a positive difference speaking for the first."""
     return verdicts.lead(result["summary"]["tests"], name, other)
-
-
-def sureness(test: Test) -> str:
-    told = f"p = {p_value(test['p'])}, {p_value(test['p_holm'])} by Holm"
-    if test["p_holm"] < SURE <= test["p_permutation_holm"]:
-        told += f", {p_value(test['p_permutation_holm'])} by permutation"
-    return f"{told}: {'sure' if is_sure(test) else 'not sure'}"
 
 
 def p_value(p: float) -> str:

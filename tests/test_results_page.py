@@ -88,20 +88,31 @@ def test_the_page_is_made_of_the_committed_results():
     assert evidence_page.PAGE.read_text(encoding="utf-8") == made, "run python benchmarks/evidence.py"
 
 
-def test_readme_begins_its_results_with_the_page_s_first_paragraph():
-    first = evidence_page.PAGE.read_text(encoding="utf-8").split("\n\n")[1]
+def opening(results) -> str:
+    """What came out, as one line of text and the table's lines."""
+    return evidence_page.verdict(results).replace("\n", " ")
+
+
+def told(results) -> list[str]:
+    """The lines of the table of what came out."""
+    lines = evidence_page.verdict(results).splitlines()
+    return [line for line in lines if line.startswith("| ") and not line.startswith(("| log", "| ---"))]
+
+
+def test_readme_begins_its_results_as_the_page_does():
+    page = evidence_page.PAGE.read_text(encoding="utf-8")
+    first = page[: page.index("\n\nMade by")].removeprefix("# Results\n\n")
+    assert len(first.split("\n\n")) == 3
     assert first in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_first_paragraph_says_what_came_out():
-    first = evidence_page.page({"a": RESULT}, []).split("\n\n")[1].replace("\n", " ")
+def test_the_page_begins_with_what_came_out():
+    assert evidence_page.page({"a": RESULT}, []).startswith(f"# Results\n\n{evidence_page.verdict({'a': RESULT})}\n\n")
+    first = opening({"a": RESULT})
     assert "CFT is not surely above or below plain fine-tuning in any study (1)." in first
     assert "Our best method is not surely above or below the tuned SASRec in any study (1)." in first
-    assert (
-        "A log: our best is cft with NDCG@10 0.0800, +0.0100 against plain (p = 0.400, 1.000 by Holm: not sure)"
-        in first
-    )
-    assert ", -0.0100 against sasrec (p = 0.200, 0.600 by Holm: not sure)" in first
+    gain = "+0.0100 (1.000)"
+    assert told({"a": RESULT}) == [f"| A log | {gain} | cft | 0.0800 | {gain} | -0.0100 (0.600) |  |"]
 
 
 def test_what_is_sure_is_said_with_its_sign_and_what_a_study_lacks_is_passed_over():
@@ -111,53 +122,77 @@ def test_what_is_sure_is_said_with_its_sign_and_what_a_study_lacks_is_passed_ove
         pair("cft", "plain", -0.03, 0.002),
     ]
     sure = RESULT | {"summary": RESULT["summary"] | {"tests": tests}}
-    first = evidence_page.verdict({"a": sure, "b": RESULT}).replace("\n", " ")
+    first = opening({"a": sure, "b": RESULT})
     assert "CFT is surely below plain fine-tuning in 1 of 2 studies." in first
     assert "Our best method is surely above the tuned SASRec in 1 of 2 studies." in first
+    loss = "**-0.0300 (0.006)**"
+    assert told({"a": sure}) == [f"| A log | {loss} | cft | 0.0800 | {loss} | **+0.0200 (0.003)** |  |"]
     alone = RESULT | {
         "methods": {"plain": FACTS},
         "baselines": {},
         "summary": {"rows": [row("plain", 0.1)], "tests": []},
     }
-    assert evidence_page.verdict({"a": alone}).strip() == "A log: our best is plain with NDCG@10 0.1000."
+    assert told({"a": alone}) == ["| A log |  | plain | 0.1000 |  |  |  |"]
     assert evidence_page.verdict({}) == "No study has been run yet."
 
 
 def test_a_question_with_a_sasrec_of_its_own_is_told_of_under_its_log_s_name():
     asked = RESULT | {"study": RESULT["study"] | {"title": "Another way", "base": "a"}}
-    first = evidence_page.verdict({"a": RESULT, "b": asked}).replace("\n", " ")
-    assert "A log, another way: our best is cft with NDCG@10 0.0800, +0.0100 against plain" in first
-    assert "in any study (1)" in first, "what its log's main study says is not counted twice"
-    without = asked | {"baselines": {}}
-    assert "another way" not in evidence_page.verdict({"a": RESULT, "b": without})
+    both = {"a": RESULT, "b": asked}
+    assert told(both)[1] == "| A log, another way |  | cft | 0.0800 | +0.0100 (1.000) | -0.0100 (0.600) |  |"
+    assert "in any study (1)" in opening(both), "what its log's main study says is not counted twice"
+    assert len(told({"a": RESULT, "b": asked | {"baselines": {}}})) == 1
+
+
+def test_another_model_s_plain_and_cft_are_compared_with_each_other():
+    study = RESULT["study"] | {"title": "Large", "base": "a", "options": {"model": "large"}}
+    names = ("plain large", "cft large")
+    tests = [
+        *RESULT["summary"]["tests"],
+        pair("cft large", "plain large", 0.02, 0.002),
+        *(pair(name, "sasrec", 0.01, 0.5) for name in names),
+        *(pair(name, "ease", -0.03, 0.001) for name in names),
+    ]
+    rows = [*RESULT["summary"]["rows"], row("plain large", 0.08), row("cft large", 0.1), row("ease", 0.13)]
+    large = RESULT | {
+        "study": study,
+        "methods": dict.fromkeys(names, FACTS),
+        "baselines": {},
+        "summary": RESULT["summary"] | {"tests": tests, "rows": rows},
+    }
+    both = {"a": RESULT, "b": large}
+    assert "CFT is surely above plain fine-tuning in 1 of 2 studies." in opening(both)
+    gain = "**+0.0200 (0.006)**"
+    best = f"| Large | {gain} | cft large | 0.1000 | {gain} | +0.0100 (1.000) | ease **-0.0300 (0.003)** |"
+    assert told(both)[1] == best
 
 
 def test_what_the_permutation_test_doubts_is_not_sure():
     tests = [pair("cft", "plain", 0.03, 0.001, permuted=0.02), *RESULT["summary"]["tests"][:2]]
-    first = evidence_page.verdict({"a": RESULT | {"summary": RESULT["summary"] | {"tests": tests}}}).replace("\n", " ")
-    assert "CFT is not surely above or below plain fine-tuning in any study (1)." in first
-    assert "+0.0300 against plain (p = 0.001, 0.003 by Holm, 0.060 by permutation: not sure)" in first
+    doubted = {"a": RESULT | {"summary": RESULT["summary"] | {"tests": tests}}}
+    assert "CFT is not surely above or below plain fine-tuning in any study (1)." in opening(doubted)
+    assert "| A log | +0.0300 (0.060) |" in told(doubted)[0]
 
 
 def test_a_mixture_is_told_of_under_its_log_s_name_with_its_weights():
     tests = [pair("both", "sasrec", 0.02, 0.001), pair("both", "plain", 0.03, 0.4), pair("plain", "sasrec", -0.02, 0.9)]
     mixture = RESULT | {
-        "study": {"title": "Mixed", "question": "Is it better?", "base": "a", "seeds": [1]},
+        "study": {"title": "Mixed", "question": "Is it better?", "base": "a", "options": {}, "seeds": [1]},
         "methods": {"plain": FACTS},
         "mixed": {"both": {"helper": "sasrec", "chosen": [0.8, 20], "tried": [[0.5, 1, 0.1], [0.8, 20, 0.2]]}},
         "summary": RESULT["summary"]
         | {"rows": [row("sasrec", 0.09), row("plain", 0.07), row("both", 0.1)], "tests": tests},
     }
-    made = evidence_page.page({"a": RESULT, "b": mixture}, [])
-    first = made.split("\n\n")[1].replace("\n", " ")
+    results = {"a": RESULT, "b": mixture}
+    made, first = evidence_page.page(results, []), opening(results)
     assert "Our best method is not surely above or below the tuned SASRec in any study (1)." in first
     assert (
         "With a helper's scores mixed in, as D3 does, our best is surely above the tuned SASRec in 1 of 1 studies. "
         "It is surely above the helper alone in 1 of 1 studies." in first
     )
-    assert (
-        "A log, with a helper's scores mixed in: our best is both with NDCG@10 0.1000, +0.0300 against plain" in first
-    )
+    sure = "**+0.0200 (0.003)**"
+    log = "A log, with a helper's scores mixed in"
+    assert told(results)[1] == f"| {log} |  | both | 0.1000 | +0.0300 (1.000) | {sure} |  |"
     assert "| both | helper_weight 0.8, helper_scale 20 | 0.2000 | complete |\n" in made
     assert "\n|  | helper_weight 0.5 | 0.1000 | complete |" in made
 
