@@ -10,6 +10,7 @@ its result is written anew. Searches that are finished before their study is are
     title         of the study's section
     data          source and options of `cftrec prepare`
     options       of every method's training: equal steps, samples, model
+    evaluate      options of `cftrec evaluate` for every method's RUNs (left out, none)
     seeds         each method is trained with each
     search        trials of every method's search on validation, evaluations and metric as of `cftrec sweep` (left out,
                   5 and NDCG@10), and options that differ while it searches
@@ -359,7 +360,8 @@ class Runner:
         if not run.exists():
             self.command(run.name, ["train", self.data, "--out", run, "--set", *pairs(options)])
         if not (run / "evaluation.json").exists():
-            self.command(f"evaluate-{run.name}", ["evaluate", run, self.data])
+            words = shlex.split(self.study.get("evaluate", ""))
+            self.command(f"evaluate-{run.name}", ["evaluate", run, self.data, *words])
 
     def rank(self, name: str, way: str) -> None:
         assert self.base is not None

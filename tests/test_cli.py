@@ -213,6 +213,12 @@ def test_evaluate_measures_the_effect(runs, dataset, capsys, prior, which):
         assert row["effect"] == pytest.approx(score - expected[target], abs=1e-4)
     assert f"effect   {summary['effect']['mean']:.4f} nats over the prior {prior}" in shown
     assert summary["fade"]["sentence"] in shown
+    command = ["evaluate", str(runs[which]), str(dataset), "--split", "validation", "--prior", prior]
+    main([*command, "--effect-targets", "7"])
+    assert json.loads((folder / "effects.json").read_text())["targets"] == 7
+    capsys.readouterr()
+    main([*command, "--effect-targets", "0"])
+    assert "effect" not in capsys.readouterr().out
 
 
 def test_evaluate_within_candidates_leaves_the_rest_alone(runs, dataset, capsys, tmp_path):
@@ -507,6 +513,8 @@ def test_bad_ways_to_evaluate(runs, dataset, capsys, tmp_path):
     assert "--seed goes with --sample or --candidates N" in line("--seed", "7")
     assert "--seed goes with --sample or --candidates N" in line("--candidates", "own.csv", "--seed", "7")
     assert "--keep-history is not read with --gamma" in line("--gamma", "1", "--keep-history")
+    assert "--effect-targets is not read with --candidates" in line("--candidates", "9", "--effect-targets", "3")
+    assert "--effect-targets -1: must be at least 0" in line("--effect-targets", "-1")
     assert "--prior is not read with --candidates" in line("--candidates", "9", "--prior", "counterfactual")
     assert "--sample is not read with --predictions" in line("--predictions", "x.csv", "--sample", "3")
     (tmp_path / "helper.csv").write_text("user,item,score\nu9,i0,1\nu9,i1,nan\n")

@@ -23,6 +23,7 @@ evidence_page = importlib.import_module("evidence_page")
 MAIN = {
     "title": "A small log",
     "options": {"nano_hidden_size": 16, "nano_heads": 2, "nano_layers": 1, "nano_vocab_size": 280, "max_steps": 3},
+    "evaluate": "--effect-targets 5",
     "seeds": [1, 2],
     "search": {"trials": 2, "evaluations": 1, "metric": "eval_normal", "options": {"max_steps": 2}},
     "methods": {
@@ -105,6 +106,7 @@ def test_studies_from_their_files_to_the_page(place, capsys):
     for name in ("learning_rate", "effect_weight"):
         assert manifest["config"][name] == pytest.approx(float(best[name]))
     metrics = [read_json(folder / "work" / "small" / f"cft-{seed}" / "metrics.json") for seed in (1, 2)]
+    assert read_json(folder / "work" / "small" / "cft-2" / "evaluation.json")["effect_targets"] == 5
     rows = {row["model"]: row for row in result["summary"]["rows"]}
     assert list(rows) == ["popular", "itemknn", "everybody", "plain", "cft", "cft with itemknn"]
     assert rows["cft"]["NDCG@10"] == pytest.approx(np.mean([one["NDCG@10"] for one in metrics]))

@@ -181,7 +181,7 @@ def test_a_sample_is_drawn_by_its_seed(dataset):
         ({"split": "dev"}, "--split dev: unknown split; choose one of train, validation, test"),
         ({"k": 10}, "-k 10: must be at least 20"),
         ({"batch_size": 0}, "batch_size 0"),
-        ({"effect_targets": -1}, "effect_targets -1"),
+        ({"effect_targets": -1}, "--effect-targets -1: must be at least 0"),
         ({"sample": 0}, "--sample 0: must be from 1 to 30, the targets of the test split"),
         ({"sample": 31}, "--sample 31: must be from 1 to 30"),
     ],

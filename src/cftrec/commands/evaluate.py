@@ -18,6 +18,7 @@ _WAYS = ("gamma", "beam", "helper", "ungrounded", "candidates", "predictions")
 """Options of `evaluate` that choose a way to rank other than by log p."""
 _READ_BY = {
     "prior": ("log p", "gamma", "beam", "helper", "ungrounded"),
+    "effect_targets": ("log p", "gamma", "beam", "helper", "ungrounded"),
     "keep_history": ("log p",),
     "sample": ("log p", "gamma", "beam", "helper", "ungrounded", "candidates"),
     "seed": ("log p", "gamma", "beam", "helper", "ungrounded", "candidates"),
@@ -55,6 +56,8 @@ class Evaluate:
     prior: str = "counts"
     """what the history's effect is measured against: counts (training frequencies, smoothed), trained (the model's own
     answer to the prompt without history, where prior_weight trained it), or counterfactual (the same of any RUN)"""
+    effect_targets: int = 2000
+    """targets whose effect is measured, evenly spaced over those ranked; 0: none"""
     keep_history: bool = False
     """also rank what is in the history, for logs and worlds in which users take items again"""
     sample: int | None = None
@@ -153,6 +156,7 @@ class Evaluate:
                 self.run_folder,
                 advance,
                 prior=self.prior,
+                effect_targets=self.effect_targets,
                 keep_history=self.keep_history,
                 sample=self.sample,
                 seed=self.seed,

@@ -205,7 +205,7 @@ def _check(k: int, batch_size: int, effect_targets: int) -> None:
     if batch_size < 1:
         raise InputError(f"batch_size {batch_size}: must be at least 1")
     if effect_targets < 0:
-        raise InputError(f"effect_targets {effect_targets}: must be 0 or more")
+        raise InputError(f"--effect-targets {effect_targets}: must be at least 0")
 
 
 def _refuse_another_table(folder: Path, way: Way) -> None:
