@@ -9,6 +9,7 @@ import pytest
 from evaluation_fakes import Ranker, make_dataset, ranker_for
 
 from cftrec import Catalogue, Recommender
+from cftrec.artefacts import new_folder
 from cftrec.errors import InputError
 from cftrec.evaluation import rank_candidates
 from cftrec.text import Prompt
@@ -110,6 +111,15 @@ def test_a_target_that_the_run_does_not_know_is_a_miss(dataset):
     unknown = [int(target[1:]) % 3 == 0 for target in result.ranks["target"]]
     assert result.ranks["rank"].is_null().to_list() == unknown
     assert all(int(item[1:]) % 3 for items in result.ranks["items"] for item in items)
+
+
+def test_candidates_none_of_which_the_run_knows(dataset, recommender, tmp_path):
+    pl.DataFrame({"user": [f"u{user}" for user in range(30)], "item": "i99"}).write_csv(tmp_path / "unknown.csv")
+    with new_folder(tmp_path / "run", "run", {}):
+        pass
+    result = rank_candidates(recommender, dataset, tmp_path / "unknown.csv", out=tmp_path / "run")
+    assert result.ranks["rank"].null_count() == result.summary["unknown_candidates"] == 30
+    assert result.summary["HR@1"] == result.summary["candidates"]["most"] == 0
 
 
 def test_bad_input(dataset, tmp_path):

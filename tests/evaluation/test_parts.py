@@ -7,7 +7,7 @@ from evaluation_fakes import Ranker, ranker_for
 
 from cftrec.artefacts import new_folder, read_json
 from cftrec.errors import InputError
-from cftrec.evaluation import evaluate
+from cftrec.evaluation import candidates, evaluate, rank_candidates
 from cftrec.evaluation.effects import _BATCH
 from cftrec.evaluation.parts import Parts
 from cftrec.evaluation.ways import Way
@@ -108,6 +108,30 @@ def test_a_broken_part_is_made_anew(run, dataset):
     result = evaluate(ranker, dataset, out=run, batch_size=4)
     assert len(ranker.asked) == 1 + 1 + 1 + 1
     assert result.ranks.equals(evaluate(stopping(dataset), dataset, batch_size=4).ranks)
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+def test_candidates_go_on_and_leave_an_evaluation_s_parts_alone(run, dataset, monkeypatch, stop):
+    monkeypatch.setattr(candidates, "_BATCH", 8)
+    whole = rank_candidates(stopping(dataset), dataset, 6)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(stopping(dataset, 3), dataset, out=run, batch_size=4)
+    with pytest.raises(KeyboardInterrupt):
+        rank_candidates(stopping(dataset, stop), dataset, 6, out=run)
+    ranker = stopping(dataset)
+    result = rank_candidates(ranker, dataset, 6, out=run)
+    assert len(ranker.asked) == 4 - (stop - 1)
+    assert result.ranks.equals(whole.ranks) and result.summary == whole.summary
+    assert [path.name for path in run.glob(".*")] == [".evaluation.parts"]
+
+
+def test_other_candidates_take_nothing_of_those_before(run, dataset, monkeypatch):
+    monkeypatch.setattr(candidates, "_BATCH", 8)
+    with pytest.raises(KeyboardInterrupt):
+        rank_candidates(stopping(dataset, 4), dataset, 6, out=run)
+    ranker = stopping(dataset)
+    assert rank_candidates(ranker, dataset, 6, out=run, seed=1).summary["seed"] == 1
+    assert len(ranker.asked) == 4
 
 
 def test_a_folder_without_a_manifest_keeps_none(tmp_path, dataset):

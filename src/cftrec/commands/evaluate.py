@@ -39,8 +39,7 @@ class Evaluate:
     Also effects.json and effects.parquet: how much likelier the history makes the true next title than the prior does.
     With --candidates it ranks within lists instead, and writes candidates.json and candidate_ranks.parquet alone. With
     --gamma, --beam, --helper or --ungrounded it ranks in another way, and with --sample a part of the targets: then the
-    files go into a folder in the RUN whose name says so. After an interruption the same command goes on; with
-    --candidates it begins anew.
+    files go into a folder in the RUN whose name says so. After an interruption the same command goes on.
 
     With --predictions the lists are those of a table, and the folder they are written to is a new one.
     """

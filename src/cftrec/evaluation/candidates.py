@@ -4,8 +4,10 @@ LLaRA (arXiv 2312.02445) and works after it draw 20 candidates, the target among
 easier question than the whole catalogue, so the result has files of its own: candidates.json, candidate_ranks.parquet.
 """
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from cftrec.errors import InputError
 from cftrec.evaluation.cases import Cases, cases_of, run_index, split_targets
 from cftrec.evaluation.effects import Schema
 from cftrec.evaluation.evaluate import evaluation_folder, write_parquet
+from cftrec.evaluation.parts import Arrays, Parts
 from cftrec.evaluation.ranker import Scorer
 from cftrec.evaluation.significance import DRAWS, LEVEL, intervals, resampled_means, user_codes
 from cftrec.recommender import BATCH
@@ -66,6 +69,8 @@ def rank_candidates(
 ) -> CandidateRanks:
     """Rank every target of a split within its candidates by exact log p; equal scores stand in item order.
 
+    What is written and was interrupted goes on with the first batch that is missing.
+
     Args:
         recommender: the RUN.
         dataset: the log.
@@ -91,13 +96,23 @@ def rank_candidates(
     else:
         lists, told = _given(recommender, cases, candidates)
         facts |= told
-    result = _ranked(recommender, cases, lists, facts, progress)
-    if out is not None:
-        folder = evaluation_folder(out, split, None, sample, seed)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_parquet(folder / "candidate_ranks.parquet", result.ranks)
-        write_json(folder / "candidates.json", result.summary)
+    if out is None:
+        return _ranked(recommender, cases, lists, facts, progress, Parts())
+    folder = evaluation_folder(out, split, None, sample, seed)
+    parts = Parts.of(out, folder, facts | {"asked": _digest([*cases.histories, *lists])}, "candidates")
+    result = _ranked(recommender, cases, lists, facts, progress, parts)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_parquet(folder / "candidate_ranks.parquet", result.ranks)
+    write_json(folder / "candidates.json", result.summary)
+    parts.drop()
     return result
+
+
+def _digest(lists: Sequence[Ints]) -> str:
+    """Return what stands for lists of items."""
+    digest = hashlib.sha256(np.array([len(items) for items in lists]).tobytes())
+    digest.update(np.concatenate(lists).astype(np.int64).tobytes())
+    return digest.hexdigest()
 
 
 def _drawn(recommender: Scorer, dataset: Dataset, cases: Cases, count: int, seed: int) -> list[Ints]:
@@ -137,14 +152,16 @@ def _ranked(
     lists: list[Ints],
     facts: dict[str, Any],
     progress: Callable[[int, int], None] | None,
+    parts: Parts,
 ) -> CandidateRanks:
     names = np.array(recommender.catalogue.item_ids, dtype=object)
     ranks, items, scores = [], [], []
     for begin in range(0, len(cases), _BATCH):
         batch = slice(begin, begin + _BATCH)
-        log_p = recommender.log_probs(cases.histories[batch], lists[batch])
-        for target, listed, found in zip(cases.targets[batch], lists[batch], log_p, strict=True):
-            score = np.add.reduceat(found.values, found.starts) if len(listed) else np.empty(0)
+        make = partial(_scores, recommender, cases.histories[batch], lists[batch])
+        found = parts.get(f"scores-{begin:09}", make)["scores"]
+        ends = np.cumsum([len(listed) for listed in lists[batch]])
+        for target, listed, score in zip(cases.targets[batch], lists[batch], np.split(found, ends[:-1]), strict=True):
             order = np.lexsort((listed, -score))
             place = np.flatnonzero(listed[order] == target)
             ranks.append(1 + int(place[0]) if len(place) else None)
@@ -162,6 +179,13 @@ def _ranked(
     }
     table = pl.DataFrame(columns, schema=CANDIDATES_SCHEMA)
     return CandidateRanks(table, _summary(table, facts))
+
+
+def _scores(recommender: Scorer, histories: Sequence[Ints], lists: Sequence[Ints]) -> Arrays:
+    """Return log p of all lists' items, one list's after another's."""
+    runs = recommender.log_probs(histories, lists)
+    scores = [np.add.reduceat(run.values, run.starts) for run in runs if len(run.lengths)]
+    return {"scores": np.concatenate([np.empty(0), *scores])}
 
 
 def _summary(table: pl.DataFrame, facts: dict[str, Any]) -> dict[str, Any]:

@@ -28,19 +28,20 @@ class Parts:
     key: str = ""
 
     @classmethod
-    def of(cls, run: Path, folder: Path, job: dict[str, Any]) -> Self:
+    def of(cls, run: Path, folder: Path, job: dict[str, Any], name: str = "evaluation") -> Self:
         """Keep the parts of a RUN's evaluation, written to `folder`; of what has no manifest yet, none are kept.
 
         Args:
             run: the RUN, whose manifest names its files by their sums.
             folder: of the evaluation.
             job: what is measured, as JSON knows it.
+            name: of what is written there, so that two kinds of it in one folder keep their own.
         """
         manifest = run / MANIFEST
         if not manifest.is_file():
             return cls()
         key = hashlib.sha256(manifest.read_bytes() + json.dumps(job, sort_keys=True, default=str).encode()).hexdigest()
-        return cls(folder / ".evaluation.parts", key)
+        return cls(folder / f".{name}.parts", key)
 
     def get(self, name: str, make: Callable[[], Arrays]) -> Arrays:
         """Return a batch's arrays, made unless they are kept."""
