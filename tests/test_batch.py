@@ -300,7 +300,7 @@ def test_a_refused_job_leaves_nothing_in_the_way(tmp_path):
     with pytest.raises(InputError, match="'nothing' is neither an item id nor a title"):
         recommend_users(Ranker(), users, out, 2, allow=["nothing"])
     assert [path.name for path in tmp_path.iterdir()] == ["users.parquet"]
-    assert recommend_users(Ranker(), users, out, 2, allow=["A"])["users"] == 1
+    assert recommend_users(Ranker(), users, out, 2, allow={"A", "C"}, deny=())["users"] == 1
 
 
 def test_a_title_means_every_item_that_has_it_and_an_id_one(tmp_path):

@@ -67,9 +67,9 @@ def recommend_users(
         k: items a user, at least 1.
         progress: called with (users done, users in all).
         part_users: users of a part.
-        options: further arguments of `Recommender.search`, `allow` and `deny` as ids or titles for all users, or,
-            where a gamma is among them, of `Recommender.guided`: then columns `log_p` and `effect` say what the scores
-            are made of.
+        options: further arguments of `Recommender.search`, `allow` and `deny` as ids or titles for all users, in any
+            order, or, where a gamma is among them, of `Recommender.guided`: then columns `log_p` and `effect` say what
+            the scores are made of.
 
     Returns:
         Counts: `users`, `unknown` (entries of histories left out), `inexact` (users without a certificate), and
@@ -87,6 +87,7 @@ def recommend_users(
     mark = users / MANIFEST if users.is_dir() else users
     if not mark.is_file():
         raise InputError(f"{users}: no such table, and no DATASET folder; name what holds the users")
+    options |= {name: sorted(options[name]) for name in ("allow", "deny") if options.get(name) is not None}
     run = recommender.run_name if recommender.folder is None else sha256(recommender.folder / MANIFEST)
     job = {"users": sha256(mark), "run": run, "k": k, "part_users": part_users, "options": options}
     folder.mkdir(parents=True, exist_ok=True)

@@ -59,20 +59,22 @@ def greedy(model, start: np.ndarray, most: int) -> list[int]:
     return written
 
 
-def test_one_beam_is_greedy_whatever_the_model_came_with():
-    """Padded together, and none of the settings that a base model brings along has a say."""
-    model = MODELS["qwen2"]
+@pytest.mark.parametrize("kind", ["qwen2", "gemma2", "gemma3_text", "mistral", "gpt2"])
+@pytest.mark.parametrize("starts", [STARTS, STARTS[1:2], STARTS[2:] * 2])
+def test_one_beam_is_greedy_whatever_the_model_came_with(kind, starts):
+    """Padded together or not, and none of the settings that a base model brings along has a say."""
+    model = MODELS[kind]
     before = model.generation_config
     model.generation_config = GenerationConfig(
         repetition_penalty=5.0, do_sample=True, temperature=9.0, min_new_tokens=5, bad_words_ids=[[1]], eos_token_id=1
     )
     try:
         inherited = model.generation_config
-        written = _generate(model, STARTS, CLOSING, 6, 1)
+        written = _generate(model, starts, CLOSING, 6, 1)
         assert model.generation_config is inherited
     finally:
         model.generation_config = before
-    assert [title.tolist() for title in written] == [greedy(model, start, 6) for start in STARTS]
+    assert [title.tolist() for title in written] == [greedy(model, start, 6) for start in starts]
 
 
 def test_beams_are_grounded_in_turn():

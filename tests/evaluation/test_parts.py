@@ -7,7 +7,7 @@ from evaluation_fakes import Ranker, ranker_for
 
 from cftrec.artefacts import new_folder, read_json
 from cftrec.errors import InputError
-from cftrec.evaluation import candidates, evaluate, rank_candidates
+from cftrec.evaluation import candidates, effects, evaluate, rank_candidates
 from cftrec.evaluation.effects import _BATCH
 from cftrec.evaluation.parts import Parts
 from cftrec.evaluation.ways import Way
@@ -74,7 +74,8 @@ def test_another_evaluation_takes_nothing_of_it(run, dataset, other):
     ranker = stopping(dataset)
     result = evaluate(ranker, dataset, out=run, **options | other)
     assert result.ranks.equals(evaluate(stopping(dataset), dataset, **options | other).ranks)
-    assert len(ranker.asked) == 1 + -(-len(result.ranks) // (options | other)["batch_size"])
+    measured = int("batch_size" not in other)  # effects are measured in batches of their own
+    assert len(ranker.asked) == measured + -(-len(result.ranks) // (options | other)["batch_size"])
 
 
 def test_what_is_refused_leaves_nothing(run, dataset):
@@ -123,6 +124,21 @@ def test_candidates_go_on_and_leave_an_evaluation_s_parts_alone(run, dataset, mo
     assert len(ranker.asked) == 4 - (stop - 1)
     assert result.ranks.equals(whole.ranks) and result.summary == whole.summary
     assert [path.name for path in run.glob(".*")] == [".evaluation.parts"]
+
+
+def test_another_machine_s_batches_take_nothing_of_those_before(run, dataset, monkeypatch):
+    for before, size in ((8, 4), (4, 16)):
+        for module in (candidates, effects):
+            monkeypatch.setattr(module, "_BATCH", before)
+        with pytest.raises(KeyboardInterrupt):
+            rank_candidates(stopping(dataset, 4), dataset, 6, out=run)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(stopping(dataset, 4), dataset, out=run, batch_size=10)
+        for module in (candidates, effects):
+            monkeypatch.setattr(module, "_BATCH", size)
+        assert rank_candidates(ranker_for(dataset), dataset, 6, out=run).ranks["rank"].null_count() == 0
+        effect = evaluate(stopping(dataset), dataset, out=run, batch_size=10).effects
+        assert effect.table.equals(evaluate(stopping(dataset), dataset).effects.table)
 
 
 def test_other_candidates_take_nothing_of_those_before(run, dataset, monkeypatch):

@@ -75,7 +75,10 @@ def test_without_a_forest_it_is_plain_causal_attention(softcap):
     query, key, value = (torch.randn(2, 3, 6, 4, dtype=torch.float64) for _ in range(3))
     causal = torch.ones(6, 6, dtype=torch.bool).tril()
     mixed, _ = _attention(torch.nn.Module(), query, key, value, None, softcap=softcap)
-    torch.testing.assert_close(mixed, attend(query, key, value, causal, softcap=softcap).transpose(1, 2))
+    expected = attend(query, key, value, causal, softcap=softcap).transpose(1, 2)
+    torch.testing.assert_close(mixed, expected)
+    last, _ = _attention(torch.nn.Module(), query[:, :, -1:], key, value, None, softcap=softcap)  # beside a cache
+    torch.testing.assert_close(last, expected[:, -1:])
 
 
 @pytest.mark.parametrize("softcap", [None, 2.0])

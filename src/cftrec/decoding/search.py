@@ -40,8 +40,8 @@ class SearchResult:
     """The best items of B prompts.
 
     Attributes:
-        items: int32 [B, k], best first, equal scores by item order; -1 where fewer than k items may be recommended, or
-            an early end found fewer.
+        items: int32 [B, k], best first, equal scores by item order (an item that was not looked into may have the last
+            one's score, too); -1 where fewer than k items may be recommended, or an early end found fewer.
         scores: float64 [B, k], log p(item | prompt); -inf where there is no item.
         exact: bool [B], whether the search proved that no other item is better.
         expanded: int64 [B], beginnings expanded.

@@ -157,9 +157,10 @@ def _ranked(
     names = np.array(recommender.catalogue.item_ids, dtype=object)
     ranks, items, scores = [], [], []
     for begin in range(0, len(cases), _BATCH):
-        batch = slice(begin, begin + _BATCH)
+        end = min(begin + _BATCH, len(cases))
+        batch = slice(begin, end)
         make = partial(_scores, recommender, cases.histories[batch], lists[batch])
-        found = parts.get(f"scores-{begin:09}", make)["scores"]
+        found = parts.get("scores", begin, end, make)["scores"]
         ends = np.cumsum([len(listed) for listed in lists[batch]])
         for target, listed, score in zip(cases.targets[batch], lists[batch], np.split(found, ends[:-1]), strict=True):
             order = np.lexsort((listed, -score))
@@ -168,7 +169,7 @@ def _ranked(
             items.append(names[listed[order]].tolist())
             scores.append(score[order])
         if progress is not None:
-            progress(len(ranks), len(cases))
+            progress(end, len(cases))
     columns = {
         "user": cases.users,
         "target": cases.target_ids,

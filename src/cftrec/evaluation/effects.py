@@ -107,10 +107,11 @@ def effects_of(
     favourites = _favourites(expected)
     measured = []
     for begin in range(0, len(cases), _BATCH):
-        own = cases[np.arange(begin, min(begin + _BATCH, len(cases)))]
-        measured.append(parts.get(f"effects-{begin:09}", partial(_measured, recommender, own, favourites)))
+        end = min(begin + _BATCH, len(cases))
+        own = cases[np.arange(begin, end)]
+        measured.append(parts.get("effects", begin, end, partial(_measured, recommender, own, favourites)))
         if progress is not None:
-            progress(begin + len(own))
+            progress(end)
     log_p, masses = (np.concatenate([part[name] for part in measured]) for name in ("log_p", "masses"))
     table = _table(cases, expected, log_p, masses, favourites, 1 + popularity_groups(recommender.counts))
     favoured = np.exp(expected.items[favourites]).cumsum()

@@ -154,7 +154,7 @@ def evaluate(
         facts |= {"sample": sample, "seed": seed}
     if way is not None:
         facts["way"] = {"name": way.name} | way.facts
-    job = facts | {"prior": prior, "effect_targets": effect_targets, "batch_size": batch_size}
+    job = facts | {"prior": prior, "effect_targets": effect_targets}
     parts = Parts() if out is None or folder is None else Parts.of(out, folder, job)
     measured = cases.known(effect_targets if isinstance(recommender, Scorer) else 0)
 
@@ -256,7 +256,8 @@ def _ask(
     for start in range(0, len(cases), batch_size):
         stop = min(len(cases), start + batch_size)
         own = cases[np.arange(start, stop)]
-        answers.append(parts.get(f"lists-{start:09}", partial(_found, recommender, own, k, keep_history, way)))
+        make = partial(_found, recommender, own, k, keep_history, way)
+        answers.append(parts.get("lists", start, stop, make))
         if advance is not None:
             advance(stop)
     return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}

@@ -21,7 +21,7 @@ class Parts:
 
     Attributes:
         folder: None: nothing is kept.
-        key: names all that the arrays depend on, but for their batch; those of another key are made anew.
+        key: names all that the arrays depend on, but for which targets they are of; those of another are made anew.
     """
 
     folder: Path | None = None
@@ -43,8 +43,8 @@ class Parts:
         key = hashlib.sha256(manifest.read_bytes() + json.dumps(job, sort_keys=True, default=str).encode()).hexdigest()
         return cls(folder / f".{name}.parts", key)
 
-    def get(self, name: str, make: Callable[[], Arrays]) -> Arrays:
-        """Return a batch's arrays, made unless they are kept."""
+    def get(self, kind: str, begin: int, end: int, make: Callable[[], Arrays]) -> Arrays:
+        """Return arrays of targets begin:end, made unless they are kept."""
         folder = self.folder
         if folder is None:
             return make()
@@ -54,7 +54,7 @@ class Parts:
             folder.mkdir(parents=True, exist_ok=True)  # not before: what is refused leaves nothing
             return arrays
 
-        return stored_arrays(folder / f"{name}.safetensors", self.key, made)
+        return stored_arrays(folder / f"{kind}-{begin:09}-{end:09}.safetensors", self.key, made)
 
     def drop(self) -> None:
         """Remove them all, once the evaluation is whole."""

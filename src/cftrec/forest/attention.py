@@ -127,8 +127,9 @@ def _attention(
     if forest is None:
         if attention_mask is None and softcap is None:
             return sdpa_attention_forward(module, query, key, value, None, dropout, scaling, **others)
-        if attention_mask is None:
-            attention_mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
+        if attention_mask is None:  # the queries are the last ones of the keys
+            queries, keys = query.shape[2], key.shape[2]
+            attention_mask = torch.ones(queries, keys, dtype=torch.bool, device=query.device).tril(keys - queries)
         return attend(query, key, value, attention_mask, scaling, dropout, softcap).transpose(1, 2).contiguous(), None
     given, wide = query.dtype, block_dtype(query.device, query.dtype)
     query, key, value = (states.to(wide) for states in (query, key, value))
