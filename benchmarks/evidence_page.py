@@ -111,8 +111,11 @@ def standing(result: Result, name: str) -> tuple[str, ...]:
     """Return a row's name, how good it is, and how far above plain, SASRec and the best baselines."""
     plain, helper = own(result, "plain"), [helper_of(result, name)] if name in result.get("mixed", {}) else []
     given = [row["model"] for row in result["summary"]["rows"] if row["model"] in {*BASELINES, *result["baselines"]}]
-    best = sorted(given, key=lambda one: -value_of(result, one))[:1]
-    others = [one for one in dict.fromkeys((*best, *helper)) if one != "sasrec"]
+    told = result["study"].get("baselines", {})
+    foreign = [one for one in given if "data" in (told.get(one) or {})]  # trained on another log
+    alike = [one for one in given if one not in foreign]
+    best = sorted(alike, key=lambda one: -value_of(result, one))[:1]
+    others = [one for one in dict.fromkeys((*best, *foreign, *helper)) if one != "sasrec"]
     return (
         name,
         f"{value_of(result, name):.4f}",
