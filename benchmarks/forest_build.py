@@ -46,10 +46,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     turns = args.repeats + 1
     setting = Setting.of(args, turns + args.builds)
     collator, bf16 = setting.collator(), args.model != "nano"
-    batches: list[Any] = []
+    trained = Ours(setting.model, [], setting.config.effect_weight, bf16)
+    batches = trained.batches
     collate: list[float] = []
     steps: list[float] = []
-    trained = Ours(setting.model, batches, setting.config.effect_weight, bf16)
     for numbers in setting.steps:
         collate.append(seconds(lambda numbers=numbers: batches.append(collator(numbers))))
         if len(batches) <= turns:
