@@ -69,7 +69,8 @@ def verdict(results: dict[str, Result]) -> str:
     told = [line for result in results.values() for line in told_of(results, result)]
     if not told:
         return "No study has been run yet."
-    head = ("log and model", "CFT over plain", "our best", METRIC, "over plain", "over SASRec", "over other baselines")
+    measured = ("CFT over plain", "our best", METRIC, "over plain", "over SASRec", "over other baselines")
+    head = ("log and model", "seeds", *measured)
     note = (
         "Differences of NDCG@10 on the test split. In brackets p, the larger one of bootstrap and permutation, "
         "adjusted by Holm for all pairs of a study; bold is sure."
@@ -80,16 +81,16 @@ def verdict(results: dict[str, Result]) -> str:
 def told_of(results: dict[str, Result], result: Result) -> list[tuple[str, ...]]:
     """Return a line each of a study's best method and best mixture: of those that all can be told against SASRec."""
     base, title = results.get(result["study"].get("base", "")), result["study"]["title"]
-    lines = []
+    lines, count = [], str(len(result["study"]["seeds"]))
     method, mixed = best_of(result), best_mixed(result)
     if method is not None and mixed is None and (is_main(result) or (base and "sasrec" in result["baselines"])):
         name = title if base is None or is_main(result) else f"{base['study']['title']}, {lowered(title)}"
         gain = over(result, own(result, "cft"), own(result, "plain")) if is_main(result) else ""
-        lines.append((name, gain, *standing(result, method)))
+        lines.append((name, count, gain, *standing(result, method)))
     if mixed is not None:
         log, helper = (base or result)["study"]["title"], helper_of(result, mixed)
         gain = over(result, f"cft with {helper}", f"plain with {helper}")
-        lines.append((f"{log}, with a helper's scores mixed in", gain, *standing(result, mixed)))
+        lines.append((f"{log}, with a helper's scores mixed in", count, gain, *standing(result, mixed)))
     return lines
 
 
@@ -177,8 +178,7 @@ def has(result: Result, name: str) -> bool:
 
 def best_of(result: Result, kind: str = "methods") -> str | None:
     """Return our method (or mixed row, or baseline, by kind) with the best NDCG@10; None where there is none."""
-    values = {row["model"]: row[METRIC] for row in result["summary"]["rows"]}
-    return max(result.get(kind, {}), key=lambda name: values[name], default=None)
+    return max(result.get(kind, {}), key=lambda name: value_of(result, name), default=None)
 
 
 def best_mixed(result: Result) -> str | None:

@@ -112,7 +112,7 @@ def test_the_page_begins_with_what_came_out():
     assert "CFT is not surely above or below plain fine-tuning in any study (1)." in first
     assert "Our best method is not surely above or below the tuned SASRec in any study (1)." in first
     gain = "+0.0100 (1.000)"
-    assert told({"a": RESULT}) == [f"| A log | {gain} | cft | 0.0800 | {gain} | -0.0100 (0.600) |  |"]
+    assert told({"a": RESULT}) == [f"| A log | 2 | {gain} | cft | 0.0800 | {gain} | -0.0100 (0.600) |  |"]
 
 
 def test_what_is_sure_is_said_with_its_sign_and_what_a_study_lacks_is_passed_over():
@@ -126,20 +126,20 @@ def test_what_is_sure_is_said_with_its_sign_and_what_a_study_lacks_is_passed_ove
     assert "CFT is surely below plain fine-tuning in 1 of 2 studies." in first
     assert "Our best method is surely above the tuned SASRec in 1 of 2 studies." in first
     loss = "**-0.0300 (0.006)**"
-    assert told({"a": sure}) == [f"| A log | {loss} | cft | 0.0800 | {loss} | **+0.0200 (0.003)** |  |"]
+    assert told({"a": sure}) == [f"| A log | 2 | {loss} | cft | 0.0800 | {loss} | **+0.0200 (0.003)** |  |"]
     alone = RESULT | {
         "methods": {"plain": FACTS},
         "baselines": {},
         "summary": {"rows": [row("plain", 0.1)], "tests": []},
     }
-    assert told({"a": alone}) == ["| A log |  | plain | 0.1000 |  |  |  |"]
+    assert told({"a": alone}) == ["| A log | 2 |  | plain | 0.1000 |  |  |  |"]
     assert evidence_page.verdict({}) == "No study has been run yet."
 
 
 def test_a_question_with_a_sasrec_of_its_own_is_told_of_under_its_log_s_name():
     asked = RESULT | {"study": RESULT["study"] | {"title": "Another way", "base": "a"}}
     both = {"a": RESULT, "b": asked}
-    assert told(both)[1] == "| A log, another way |  | cft | 0.0800 | +0.0100 (1.000) | -0.0100 (0.600) |  |"
+    assert told(both)[1] == "| A log, another way | 2 |  | cft | 0.0800 | +0.0100 (1.000) | -0.0100 (0.600) |  |"
     assert "in any study (1)" in opening(both), "what its log's main study says is not counted twice"
     assert len(told({"a": RESULT, "b": asked | {"baselines": {}}})) == 1
 
@@ -163,15 +163,28 @@ def test_another_model_s_plain_and_cft_are_compared_with_each_other():
     both = {"a": RESULT, "b": large}
     assert "CFT is surely above plain fine-tuning in 1 of 2 studies." in opening(both)
     gain = "**+0.0200 (0.006)**"
-    best = f"| Large | {gain} | cft large | 0.1000 | {gain} | +0.0100 (1.000) | ease **-0.0300 (0.003)** |"
+    best = f"| Large | 2 | {gain} | cft large | 0.1000 | {gain} | +0.0100 (1.000) | ease **-0.0300 (0.003)** |"
     assert told(both)[1] == best
+
+
+def test_the_best_baseline_of_the_same_data_is_told_beside_those_of_more():
+    study = RESULT["study"] | {"baselines": {"sasrec": {}, "ease": None, "everybody": {"data": "more"}}}
+    names = {"itemknn": 0.05, "ease": 0.1, "everybody": 0.2}
+    tests = [*RESULT["summary"]["tests"], *(pair("cft", name, 0.08 - value, 0.9) for name, value in names.items())]
+    rows = [*RESULT["summary"]["rows"], *(row(name, value) for name, value in names.items())]
+    beside = RESULT | {
+        "study": study,
+        "baselines": RESULT["baselines"] | dict.fromkeys(names, RESULT["baselines"]["sasrec"]),
+        "summary": RESULT["summary"] | {"tests": tests, "rows": rows},
+    }
+    assert told({"a": beside})[0].endswith("| ease -0.0200 (1.000), everybody -0.1200 (1.000) |")
 
 
 def test_what_the_permutation_test_doubts_is_not_sure():
     tests = [pair("cft", "plain", 0.03, 0.001, permuted=0.02), *RESULT["summary"]["tests"][:2]]
     doubted = {"a": RESULT | {"summary": RESULT["summary"] | {"tests": tests}}}
     assert "CFT is not surely above or below plain fine-tuning in any study (1)." in opening(doubted)
-    assert "| A log | +0.0300 (0.060) |" in told(doubted)[0]
+    assert "| A log | 2 | +0.0300 (0.060) |" in told(doubted)[0]
 
 
 def test_a_mixture_is_told_of_under_its_log_s_name_with_its_weights():
@@ -192,7 +205,7 @@ def test_a_mixture_is_told_of_under_its_log_s_name_with_its_weights():
     )
     sure = "**+0.0200 (0.003)**"
     log = "A log, with a helper's scores mixed in"
-    assert told(results)[1] == f"| {log} |  | both | 0.1000 | +0.0300 (1.000) | {sure} |  |"
+    assert told(results)[1] == f"| {log} | 1 |  | both | 0.1000 | +0.0300 (1.000) | {sure} |  |"
     assert "| both | helper_weight 0.8, helper_scale 20 | 0.2000 | complete |\n" in made
     assert "\n|  | helper_weight 0.5 | 0.1000 | complete |" in made
 
