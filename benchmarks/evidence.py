@@ -118,9 +118,20 @@ def in_order(names: Iterable[str], studies: dict[str, Study]) -> list[str]:
 
 
 def to_run(name: str, studies: dict[str, Study], work: Path) -> bool:
-    """Say whether a study has no result of these settings, or others that have none need its RUNs."""
-    needed = any(study.get("base") == name and not finished(other, studies) for other, study in studies.items())
-    return not finished(name, studies) or (needed and not (work / name).exists())
+    """Say whether a study has no result of these settings, or others that have none need its RUNs and they are gone."""
+    waiting = [one for other, one in studies.items() if one.get("base") == name and not finished(other, studies)]
+    return not finished(name, studies) or (
+        any(map(needs_runs, waiting)) and not (work / name / "comparison").exists()  # the last that a study leaves
+    )
+
+
+def needs_runs(study: Study) -> bool:
+    """Say whether a study needs its base's folders; one whose rows are all its own needs data and settings alone."""
+    baselines = {name: given or {} for name, given in study.get("baselines", {}).items()}
+    used = [*study.get("beside", []), *study.get("ways", {})]
+    used += [given[key] for given in study.get("mixed", {}).values() for key in ("method", "helper")]
+    used += [given["like"] for given in baselines.values() if "like" in given]
+    return not {*used} <= {*baselines, *study.get("methods", {})}
 
 
 def finished(name: str, studies: dict[str, Study]) -> bool:

@@ -226,3 +226,21 @@ def test_a_study_that_fails_leaves_the_others_and_a_base_is_run_again_where_its_
 def test_an_unknown_study_is_named(place):
     with pytest.raises(SystemExit, match="no study nothing; there are a-part, small"):
         place[1]("nothing")
+
+
+def test_a_study_whose_rows_are_its_own_does_not_train_its_base_again(place):
+    """What is left of the base is its result; its data is prepared anew, and later its RUNs where they are needed."""
+    folder, run = place
+    small = yaml.safe_load((folder / "studies" / "small.yaml").read_text())
+    small |= {"seeds": [1], "search": {"trials": 1, "evaluations": 1}, "baselines": {}, "mixed": {}}
+    small["methods"] = {"cft": small["methods"]["cft"]}
+    (folder / "studies" / "small.yaml").write_text(yaml.safe_dump(small, sort_keys=False))
+    own = {"title": "Own", "base": "small", "methods": {"no effect": {"like": "cft", "set": {"effect_weight": 0}}}}
+    (folder / "studies" / "own.yaml").write_text(yaml.safe_dump(own, sort_keys=False))
+    (folder / "studies" / "a-part.yaml").write_text(yaml.safe_dump(BEAM, sort_keys=False))
+    run("small")
+    shutil.rmtree(folder / "work")
+    (folder / "studies" / "a-part.yaml").rename(folder / "a-part.yaml")
+    assert run("own") == ["prepare", "no effect-1", "evaluate-no effect-1"]
+    (folder / "a-part.yaml").rename(folder / "studies" / "a-part.yaml")
+    assert run()[:2] == ["cft-1", "evaluate-cft-1"]
