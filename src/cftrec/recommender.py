@@ -38,6 +38,7 @@ from cftrec.text import Catalogue, Prompt
 from cftrec.text.tokenizer import token_texts
 from cftrec.training import CFTTrainer
 from cftrec.training.add import add_items
+from cftrec.training.machine import warn_of_slow_bf16
 from cftrec.training.run import CONFIG, MODEL, PROMPT, catalogue_of, quiet_transformers
 
 Items = NDArray[np.integer[Any]]
@@ -118,6 +119,8 @@ class Recommender:
         if torch.cuda.is_available():
             take_any_shape()
             model = model.to("cuda")
+        if dtype == torch.bfloat16:
+            warn_of_slow_bf16(f"{folder}: decode_bf16=true", model.device)
         batching = config.get("batching", "forest")
         if batching == "forest":
             model.set_attn_implementation(BLOCKS)  # takes masks without copying the keys that heads share

@@ -16,7 +16,7 @@ from cftrec.errors import InputError
 from cftrec.forest.backbone import choose_batching
 from cftrec.recommender import Recommender
 from cftrec.text import Catalogue, Prompt
-from cftrec.training import CFTTrainer, load_config, train
+from cftrec.training import CFTTrainer, load_config, machine, train
 from cftrec.training.run import assemble
 from cftrec.training.trainer import Diverged
 from small_shapes import HYBRIDS
@@ -119,6 +119,27 @@ def test_options_that_no_step_could_take_are_refused_before_one(dataset, small_c
         train(tmp_path / "data", tmp_path / "run", small_config(max_steps=1, **options))
     assert "\n" not in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+@pytest.mark.parametrize(("times", "told"), [(12.3, True), (0.6, False)])
+def test_a_processor_that_is_slow_in_bf16_is_told_of(log, small_config, tmp_path, capfd, monkeypatch, times, told):
+    monkeypatch.setattr(machine, "bf16_over_fp32", lambda: times)
+    config = small_config(max_steps=1, per_device_train_batch_size=8, bf16=True, decode_bf16=True)
+    run = train(log, tmp_path / "run", config)
+    Recommender.from_pretrained(run)
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("cftrec:")]
+    options = ("bf16=true", f"{run}: decode_bf16=true") if told else ()
+    asked = [f"cftrec: {option} slows this processor down: bf16 takes 12 times as long as fp32" for option in options]
+    assert lines == asked
+    wide = train(log, tmp_path / "wide", small_config(max_steps=1, per_device_train_batch_size=8))
+    Recommender.from_pretrained(wide)
+    assert "slows" not in capfd.readouterr().err
+
+
+def test_how_slow_bf16_is_is_measured_on_one_thread_and_all_threads_work_on():
+    threads = torch.get_num_threads()
+    assert 0.05 < machine.bf16_over_fp32() < 500
+    assert torch.get_num_threads() == threads
 
 
 SHAPES = {

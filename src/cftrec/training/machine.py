@@ -1,5 +1,7 @@
 """How training meets the machine: layout of steps, compiled layers, loader workers."""
 
+import sys
+import time
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
@@ -12,6 +14,36 @@ from cftrec.training.config import CFTConfig
 
 _CPU_TOKENS = 2048  # larger passes gained no speed
 _GPU_TOKENS = 16384  # not measured: there was no GPU at hand
+_MUCH_SLOWER = 2  # times; processors that multiply bf16 take less than fp32's time
+
+
+def warn_of_slow_bf16(option: str, device: torch.device) -> None:
+    """Say on stderr where an option asks for bf16 of a CPU that has no instruction for its products.
+
+    torch then multiplies without its fast library, often ten times as long as in fp32.
+    """
+    if device.type == "cpu" and (times := bf16_over_fp32()) > _MUCH_SLOWER:
+        print(
+            f"cftrec: {option} slows this processor down: bf16 takes {times:.0f} times as long as fp32", file=sys.stderr
+        )
+
+
+def bf16_over_fp32() -> float:
+    """Return how many times as long as in fp32 this CPU takes in bf16 for the products of a small layer.
+
+    Forward and backward of 64 rows and 256 x 256 weights on one thread, which waits for no other: the least of several.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    least = {torch.float32: float("inf"), torch.bfloat16: float("inf")}
+    for _ in range(5):
+        for dtype, before in least.items():
+            rows, weight = (torch.ones(size, 256, dtype=dtype, requires_grad=True) for size in (64, 256))
+            begin = time.perf_counter()
+            (rows @ weight.T).sum().backward()
+            least[dtype] = min(before, time.perf_counter() - begin)
+    torch.set_num_threads(threads)
+    return least[torch.bfloat16] / least[torch.float32]
 
 
 def send_by_value(worker: int) -> None:

@@ -32,6 +32,7 @@ from cftrec.text.template import PRESETS
 from cftrec.training.callbacks import last_complete_checkpoint
 from cftrec.training.config import CFTConfig
 from cftrec.training.lora import merge, save_weights
+from cftrec.training.machine import warn_of_slow_bf16
 from cftrec.training.models import load_model
 from cftrec.training.trainer import CFTTrainer, Diverged, Measure
 
@@ -96,6 +97,8 @@ def train(
             write_json(checkpoints / _LAYOUT, trainer.layout._asdict())
             if trainer.objection and trainer.is_world_process_zero():
                 print(f"cftrec: batches are padded, since {trainer.objection}", file=sys.stderr)
+            if config.bf16 and trainer.is_world_process_zero():
+                warn_of_slow_bf16("bf16=true", model.device)
             result = trainer.train(resume_from_checkpoint=str(last) if last else None)
             _refuse_no_numbers(model)
         except BaseException as error:
