@@ -175,6 +175,8 @@ def test_an_unknown_option_is_refused_with_what_is_near(options, parts):
         ("nano_layers", 0),
         ("nano_hidden_size", 0),
         ("nano_hidden_size", 12),  # 3 a head: rotary positions take pairs
+        ("nano_dropout", -0.1),
+        ("nano_dropout", 1),
         ("lora_rank", -1),
         ("lora_rank", 8),  # of nano, which is random
         ("load_in_4bit", True),  # without adapters

@@ -42,6 +42,7 @@ def same(one, other):
         (7, ADAPTIVE),
         (4, {"sample": 30}),
         (7, {"effect_schedule": "falling", "effect_weight": 0.5}),
+        (4, {"nano_dropout": 0.3}),
     ],
 )
 def test_continues_to_the_same_weights(run, tmp_path, monkeypatch, stop, method):

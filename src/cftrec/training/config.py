@@ -109,6 +109,9 @@ class CFTConfig(TrainingArguments):
     nano_hidden_size: int = _option(128, "nano: width")
     nano_layers: int = _option(4, "nano: layers")
     nano_heads: int = _option(4, "nano: attention heads")
+    nano_dropout: float = _option(
+        0.0, "nano: dropout of the embeddings and of what each layer adds to them; at 0 a step is exact"
+    )
     lora_rank: int = _option(0, "train low-rank adapters (LoRA, by PEFT) of this rank instead of all weights; 0: all")
     lora_alpha: int = _option(16, "LoRA: adapters count lora_alpha / lora_rank times; default as in BIGRec's code")
     lora_dropout: float = _option(0.0, "LoRA: dropout before the adapters; at 0 a step is exact")
@@ -209,6 +212,7 @@ class CFTConfig(TrainingArguments):
             "nano_heads": (self.nano_heads >= 1, "at least 1"),
             "nano_layers": (self.nano_layers >= 1, "at least 1"),
             "nano_hidden_size": (shape, f"a multiple of twice nano_heads (2 x {self.nano_heads})"),
+            "nano_dropout": (0 <= self.nano_dropout < 1, "at least 0 and below 1"),
             "lora_rank": (self.lora_rank >= 0, "at least 0"),
             "lora_alpha": (self.lora_alpha >= 1, "at least 1"),
             "lora_dropout": (0 <= self.lora_dropout < 1, "at least 0 and below 1"),

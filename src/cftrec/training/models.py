@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -72,7 +73,27 @@ def nano(config: CFTConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[Any, Pr
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return LlamaForCausalLM(shape), tokenizer
+    model = LlamaForCausalLM(shape)
+    if config.nano_dropout:
+        _drop_out(model, config.nano_dropout)
+    return model, tokenizer
+
+
+def _drop_out(model: LlamaForCausalLM, share: float) -> None:
+    """Let training leave out a share of the embeddings and of what attention and feed-forward networks add to them.
+
+    transformers' Llama has dropout of attention's probabilities alone. These are hooks, so that the model's folder
+    stays a plain Llama's. Samples that share a trunk share what is left out of it.
+    """
+
+    def leave_out(module: nn.Module, given: Any, found: Any) -> Any:
+        values, *rest = found if isinstance(found, tuple) else (found,)
+        values = nn.functional.dropout(values, share, module.training)
+        return (values, *rest) if isinstance(found, tuple) else values
+
+    parts = [model.model.embed_tokens, *(part for layer in model.model.layers for part in (layer.self_attn, layer.mlp))]
+    for part in parts:
+        part.register_forward_hook(leave_out)
 
 
 def check_4bit(config: CFTConfig) -> None:
