@@ -136,9 +136,11 @@ def test_a_processor_that_is_slow_in_bf16_is_told_of(log, small_config, tmp_path
     assert "slows" not in capfd.readouterr().err
 
 
-def test_how_slow_bf16_is_is_measured_on_one_thread_and_all_threads_work_on():
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_how_slow_bf16_is_is_measured_on_one_thread_and_all_threads_work_on(mode):
     threads = torch.get_num_threads()
-    assert 0.05 < machine.bf16_over_fp32() < 500
+    with mode():
+        assert 0.05 < machine.bf16_over_fp32() < 500
     assert torch.get_num_threads() == threads
 
 

@@ -20,7 +20,7 @@ _MUCH_SLOWER = 2  # times; processors that multiply bf16 take less than fp32's t
 def warn_of_slow_bf16(option: str, device: torch.device) -> None:
     """Say on stderr where an option asks for bf16 of a CPU that has no instruction for its products.
 
-    torch then multiplies without its fast library, often ten times as long as in fp32.
+    torch then multiplies without its fast library, which takes many times as long as fp32.
     """
     if device.type == "cpu" and (times := bf16_over_fp32()) > _MUCH_SLOWER:
         print(
@@ -28,6 +28,8 @@ def warn_of_slow_bf16(option: str, device: torch.device) -> None:
         )
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def bf16_over_fp32() -> float:
     """Return how many times as long as in fp32 this CPU takes in bf16 for the products of a small layer.
 
