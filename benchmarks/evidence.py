@@ -21,8 +21,10 @@ its result is written anew. Searches that are finished before their study is are
     mixed         name: method, helper (a baseline that is not like another), weights, scales (left out, 1); the
                   method's RUNs rank with the helper's scores mixed in (`cftrec evaluate --helper`), weight and scale
                   being the best of these for the first seed on validation
+    rivals        name: baseline, helper (baselines that are not like another), weights, scales; what is fair beside a
+                  mixture: a baseline's lists with the helper's scores mixed in the same way
 
-A study that asks one question builds on another, and its `like`, `method` and `helper` may be the base's:
+A study that asks one question builds on another, and its `like`, `method`, `baseline` and `helper` may be the base's:
 
     base          study whose data and options it has, and seeds, unless it gives its own
     beside        methods and baselines of the base that stand beside its own
@@ -38,13 +40,14 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import polars as pl
 import yaml
 
 from cftrec.artefacts import package_versions, read_json, write_json
@@ -130,6 +133,7 @@ def needs_runs(study: Study) -> bool:
     baselines = {name: given or {} for name, given in study.get("baselines", {}).items()}
     used = [*study.get("beside", []), *study.get("ways", {})]
     used += [given[key] for given in study.get("mixed", {}).values() for key in ("method", "helper")]
+    used += [given[key] for given in study.get("rivals", {}).values() for key in ("baseline", "helper")]
     used += [given["like"] for given in baselines.values() if "like" in given]
     return not {*used} <= {*baselines, *study.get("methods", {})}
 
@@ -152,6 +156,7 @@ class Runner:
         self.methods: dict[str, Any] = self.study.get("methods", {})
         self.base_study = studies[base] if base else {}
         self.mixed: dict[str, Any] = self.study.get("mixed", {})
+        self.rivals: dict[str, Any] = self.study.get("rivals", {})
         self.known = known_searches(name, self.study)
         self.keeping = Lock()
 
@@ -172,11 +177,16 @@ class Runner:
                 for name in self.methods:
                     trained[name].append(pool.submit(self.train, name, seed, searches.get(name)))
             tasks += [task for several in trained.values() for task in several]
-            helpers = {given["helper"] for given in self.mixed.values()}
+            helpers = {given["helper"] for given in (self.mixed | self.rivals).values()}
+            helpers |= {given["baseline"] for given in self.rivals.values()}
             lists = {helper: pool.submit(self.help, helper, own.get(helper)) for helper in sorted(helpers)}
             tasks += [
                 pool.submit(self.mix, name, [lists[given["helper"]], *trained.get(given["method"], [])])
                 for name, given in self.mixed.items()
+            ]
+            tasks += [
+                pool.submit(self.rival, name, [lists[given[key]] for key in ("baseline", "helper")])
+                for name, given in self.rivals.items()
             ]
             tasks += [
                 pool.submit(self.baseline, name, own.get(given["like"]))
@@ -293,9 +303,31 @@ class Runner:
             if not (run / helper_folder(weight, scale, helper) / "evaluation.json").exists():
                 self.command(f"mix-{name}-{seed}", [*words, *mixture(weight, scale)])
 
+    def rival(self, name: str, needed: list[Future[None]]) -> None:
+        """Mix a helper's scores into a baseline's lists, with the weight and scale that are best on validation."""
+        for task in needed:
+            task.result()
+        validation = self.folder / "validation"
+        for weight, scale in self.mixtures(name):
+            out = validation / rival_folder(name, weight, scale)
+            self.blend(name, out, (weight, scale), lambda one: validation / one, ["--split", "validation"])
+        self.blend(name, self.folder / name, self.best_mixture(name), self.baseline_folder, [])
+
+    def blend(
+        self, name: str, out: Path, how: tuple[float, float], folder: Callable[[str], Path], words: list[str]
+    ) -> None:
+        """Mix two baselines' lists of a split, which lie in their folders, and evaluate what comes of it."""
+        if out.exists():
+            return
+        first, helper = (folder(self.rivals[name][key]) / "ranks.parquet" for key in ("baseline", "helper"))
+        table = out.with_name(f"{out.name}.parquet")
+        mixed_lists(first, helper, *how).write_parquet(table)
+        self.command(f"rival-{out.name}", ["evaluate", out, self.data, "--predictions", table, *words])
+
     def mixtures(self, name: str) -> list[tuple[float, float]]:
         """Return weight and scale of each way to mix a helper in that is tried."""
-        return list(product(self.mixed[name]["weights"], self.mixed[name].get("scales", [1])))
+        given = (self.mixed | self.rivals)[name]
+        return list(product(given["weights"], given.get("scales", [1])))
 
     def judging(self) -> int:
         """Return how many validation targets judge a mixture."""
@@ -303,12 +335,13 @@ class Runner:
 
     def judged(self, name: str) -> dict[tuple[float, float], float]:
         """Return the validation NDCG@10 of each of them."""
-        helper, sample = self.mixed[name]["helper"], self.judging()
-        validation = self.run_folders(self.mixed[name]["method"])[0] / "validation"
-        return {
-            how: read_json(validation / helper_folder(*how, helper, sample) / "metrics.json")["NDCG@10"]
-            for how in self.mixtures(name)
-        }
+        if name in self.rivals:
+            folders = {how: self.folder / "validation" / rival_folder(name, *how) for how in self.mixtures(name)}
+        else:
+            helper, sample = self.mixed[name]["helper"], self.judging()
+            validation = self.run_folders(self.mixed[name]["method"])[0] / "validation"
+            folders = {how: validation / helper_folder(*how, helper, sample) for how in self.mixtures(name)}
+        return {how: read_json(folder / "metrics.json")["NDCG@10"] for how, folder in folders.items()}
 
     def best_mixture(self, name: str) -> tuple[float, float]:
         found = self.judged(name)
@@ -396,7 +429,7 @@ class Runner:
         for name, given in self.mixed.items():
             folder = helper_folder(*self.best_mixture(name), given["helper"])
             found[name] = [run / folder for run in self.run_folders(given["method"])]
-        return found
+        return found | {name: [self.folder / name] for name in self.rivals}
 
     @staticmethod
     def folders(where: Path, name: str, study: Study) -> list[Path]:
@@ -420,12 +453,8 @@ class Runner:
             "data": {"counts": manifest["counts"], "split": manifest["split"]["rule"], "targets": summary["targets"]},
             "methods": {name: self.facts(name) for name in self.methods},
             "baselines": {name: self.baseline_facts(name) for name in self.study.get("baselines", {})},
-            "mixed": {
-                name: given
-                | {"chosen": self.best_mixture(name), "tried": [[*how, value] for how, value in tried.items()]}
-                for name, given in self.mixed.items()
-                for tried in [self.judged(name)]
-            },
+            "mixed": {name: self.mixture_facts(name) for name in self.mixed},
+            "rivals": {name: self.mixture_facts(name) for name in self.rivals},
             "summary": kept(summary),
         }
 
@@ -446,6 +475,11 @@ class Runner:
             "train_seconds": [manifest["seconds"] for manifest in manifests],
             "evaluate_seconds": [read_json(run / "evaluation.json")["seconds"] for run in runs],
         }
+
+    def mixture_facts(self, name: str) -> dict[str, Any]:
+        """Return what was mixed, and which weight and scale came out best on validation."""
+        tried = [[*how, value] for how, value in self.judged(name).items()]
+        return (self.mixed | self.rivals)[name] | {"chosen": self.best_mixture(name), "tried": tried}
 
     def baseline_facts(self, name: str) -> dict[str, Any]:
         trained, known = self.folder / f"trained-{name}", self.known["baselines"].get(name)
@@ -495,6 +529,32 @@ def helper_folder(weight: float, scale: float, helper: str, sample: int | None =
     """Return the folder that `cftrec evaluate --helper` with a baseline's lists writes to."""
     scaled = "" if scale == 1 else f"x{scale:g}"
     return f"helper-{weight:g}{scaled}-{helper}" + ("" if sample is None else f"-sample-{sample}")
+
+
+def rival_folder(name: str, weight: float, scale: float) -> str:
+    return f"{name} {weight:g}x{scale:g}"
+
+
+def mixed_lists(first: Path, helper: Path, weight: float, scale: float) -> pl.DataFrame:
+    """Return the lists of two baselines' ranks.parquet as one table, ordered as a RUN's with a helper are.
+
+    That is by (1 - w) log q1 + w log q2, q the softmax of a list's scores, the helper's times the scale; its logarithm
+    is the score itself but for what all items of a list share. What only one of them lists has the other's least score.
+    """
+    target = ["user", "history_length"]
+    lists = [
+        pl.read_parquet(path)
+        .select(*target, item="items", **{name: "scores"})
+        .explode("item", name)
+        .with_row_index(f"{name}_place")  # what has equal scores keeps its order
+        for path, name in ((first, "first"), (helper, "helper"))
+    ]
+    both = lists[0].join(lists[1], on=[*target, "item"], how="full", coalesce=True)
+    known = [pl.col(name).cast(pl.Float64).fill_null(pl.col(name).min().over(target)) for name in ("first", "helper")]
+    score = (1 - weight) * known[0] + weight * scale * known[1]
+    order = [*target, -pl.col("score"), "first_place", "helper_place"]
+    ordered = both.with_columns(score=score).sort(order, nulls_last=True).select(*target, "item", "score")
+    return ordered.with_columns(rank=pl.int_range(1, pl.len() + 1).over(target)).filter(pl.col("rank") <= HELPING)
 
 
 def pairs(options: dict[str, Any]) -> list[str]:

@@ -110,13 +110,14 @@ def own(result: Result, kind: str) -> str:
 
 def standing(result: Result, name: str) -> tuple[str, ...]:
     """Return a row's name, how good it is, and how far above plain, SASRec and the best baselines."""
-    plain, helper = own(result, "plain"), [helper_of(result, name)] if name in result.get("mixed", {}) else []
+    plain, is_mixed = own(result, "plain"), name in result.get("mixed", {})
+    helper, rivals = ([helper_of(result, name)], result.get("rivals", {})) if is_mixed else ([], {})
     given = [row["model"] for row in result["summary"]["rows"] if row["model"] in {*BASELINES, *result["baselines"]}]
     told = result["study"].get("baselines", {})
     foreign = [one for one in given if "data" in (told.get(one) or {})]  # trained on another log
     alike = [one for one in given if one not in foreign]
     best = sorted(alike, key=lambda one: -value_of(result, one))[:1]
-    others = [one for one in dict.fromkeys((*best, *foreign, *helper)) if one != "sasrec"]
+    others = [one for one in dict.fromkeys((*best, *foreign, *helper, *rivals)) if one != "sasrec"]
     return (
         name,
         f"{value_of(result, name):.4f}",
@@ -149,6 +150,12 @@ def conclusion(results: dict[str, Result]) -> str:
             lambda *_: "sasrec",
         ),
         ("It is {} the helper alone", mixtures, best_mixed, helper_of),
+        (
+            "It is {} a mixture of two baselines",
+            [result for result in mixtures if result.get("rivals")],
+            best_mixed,
+            lambda result, _: str(best_of(result, "rivals")),
+        ),
     )
     told = []
     for sentence, among, asked, rival in questions:
@@ -177,7 +184,7 @@ def has(result: Result, name: str) -> bool:
 
 
 def best_of(result: Result, kind: str = "methods") -> str | None:
-    """Return our method (or mixed row, or baseline, by kind) with the best NDCG@10; None where there is none."""
+    """Return our method (or mixed row, or baseline, or rival, by kind) with the best NDCG@10, or None."""
     return max(result.get(kind, {}), key=lambda name: value_of(result, name), default=None)
 
 
@@ -296,7 +303,7 @@ def searches(result: Result) -> str:
         for place, trial in enumerate(best):
             options = ", ".join(f"{key} {trial['settings'][key]}" for key in facts["searched"])
             rows.append((name if place == 0 else "", options, f"{trial['NDCG@10']:.4f}", "complete"))
-    for name, facts in result.get("mixed", {}).items():
+    for name, facts in (result.get("mixed", {}) | result.get("rivals", {})).items():
         judged = sorted(facts["tried"], key=lambda tried: -tried[2])
         for place, (weight, scale, value) in enumerate(judged):
             options = f"helper_weight {weight}" + ("" if scale == 1 else f", helper_scale {scale}")

@@ -32,6 +32,7 @@ MAIN = {
     },
     "baselines": {"itemknn": {"set": {"weighting": "cosine"}, "trials": 2}},
     "mixed": {"cft with itemknn": {"method": "cft", "helper": "itemknn", "weights": [0.25, 0.75], "scales": [9]}},
+    "rivals": {"itemknn twice": {"baseline": "itemknn", "helper": "itemknn", "weights": [0.5, 0.75]}},
 }
 QUESTION = {
     "title": "A part",
@@ -108,7 +109,7 @@ def test_studies_from_their_files_to_the_page(place, capsys):
     metrics = [read_json(folder / "work" / "small" / f"cft-{seed}" / "metrics.json") for seed in (1, 2)]
     assert read_json(folder / "work" / "small" / "cft-2" / "evaluation.json")["effect_targets"] == 5
     rows = {row["model"]: row for row in result["summary"]["rows"]}
-    assert list(rows) == ["popular", "itemknn", "everybody", "plain", "cft", "cft with itemknn"]
+    assert list(rows) == ["popular", "itemknn", "everybody", "plain", "cft", "cft with itemknn", "itemknn twice"]
     assert rows["cft"]["NDCG@10"] == pytest.approx(np.mean([one["NDCG@10"] for one in metrics]))
     assert result["methods"]["cft"]["steps"] == [3, 3] and len(result["methods"]["cft"]["search"]) == 2
 
@@ -126,6 +127,11 @@ def test_studies_from_their_files_to_the_page(place, capsys):
     assert mixed["chosen"] == [(0.75, 0.25)[int(values[0] >= values[1])], 9]
     helped = np.mean([read_json(run / "metrics.json")["NDCG@10"] for run in runs])
     assert rows["cft with itemknn"]["NDCG@10"] == pytest.approx(helped)
+
+    rival = result["rivals"]["itemknn twice"]  # nothing changes a list but another
+    alone = read_json(folder / "work" / "small" / "validation" / "itemknn" / "metrics.json")["NDCG@10"]
+    assert rival["tried"] == [[0.5, 1, alone], [0.75, 1, alone]] and rival["chosen"] == [0.5, 1]
+    assert rows["itemknn twice"]["NDCG@10"] == rows["itemknn"]["NDCG@10"]
 
     part = read_json(folder / "results" / "a-part.json")
     found = {row["model"]: row["NDCG@10"] for row in part["summary"]["rows"]}
@@ -150,7 +156,7 @@ def test_studies_from_their_files_to_the_page(place, capsys):
 def test_lost_runs_are_trained_again_with_what_was_found(place, monkeypatch):
     """No search is done again: not of a study cut short, nor where a question needs RUNs of a finished study."""
     folder, run = place
-    small = yaml.safe_load((folder / "studies" / "small.yaml").read_text()) | {"seeds": [2], "mixed": {}}
+    small = yaml.safe_load((folder / "studies" / "small.yaml").read_text()) | {"seeds": [2], "mixed": {}, "rivals": {}}
     small["methods"] = {"cft": small["methods"]["cft"]}
     small["baselines"] = {"itemknn": small["baselines"]["itemknn"]}
     (folder / "studies" / "small.yaml").write_text(yaml.safe_dump(small, sort_keys=False))
@@ -209,7 +215,7 @@ def test_an_interrupted_study_goes_on(place, monkeypatch, capsys):
 def test_a_study_that_fails_leaves_the_others_and_a_base_is_run_again_where_its_runs_are_gone(place, capsys):
     folder, run = place
     small = yaml.safe_load((folder / "studies" / "small.yaml").read_text())
-    small |= {"seeds": [1], "search": {"trials": 1, "evaluations": 1}, "baselines": {}, "mixed": {}}
+    small |= {"seeds": [1], "search": {"trials": 1, "evaluations": 1}, "baselines": {}, "mixed": {}, "rivals": {}}
     small["methods"] = {"cft": small["methods"]["cft"]}
     (folder / "studies" / "small.yaml").write_text(yaml.safe_dump(small, sort_keys=False))
     (folder / "studies" / "a-part.yaml").write_text(yaml.safe_dump(BEAM, sort_keys=False))
@@ -232,7 +238,7 @@ def test_a_study_whose_rows_are_its_own_does_not_train_its_base_again(place):
     """What is left of the base is its result; its data is prepared anew, and later its RUNs where they are needed."""
     folder, run = place
     small = yaml.safe_load((folder / "studies" / "small.yaml").read_text())
-    small |= {"seeds": [1], "search": {"trials": 1, "evaluations": 1}, "baselines": {}, "mixed": {}}
+    small |= {"seeds": [1], "search": {"trials": 1, "evaluations": 1}, "baselines": {}, "mixed": {}, "rivals": {}}
     small["methods"] = {"cft": small["methods"]["cft"]}
     (folder / "studies" / "small.yaml").write_text(yaml.safe_dump(small, sort_keys=False))
     own = {"title": "Own", "base": "small", "methods": {"no effect": {"like": "cft", "set": {"effect_weight": 0}}}}
@@ -244,3 +250,28 @@ def test_a_study_whose_rows_are_its_own_does_not_train_its_base_again(place):
     assert run("own") == ["prepare", "no effect-1", "evaluate-no effect-1"]
     (folder / "a-part.yaml").rename(folder / "studies" / "a-part.yaml")
     assert run()[:2] == ["cft-1", "evaluate-cft-1"]
+
+
+def test_two_baselines_lists_are_mixed_by_weight_and_scale(tmp_path):
+    rng = np.random.default_rng(1)
+    scores = {name: rng.normal(size=(2, 5)) for name in ("first", "helper")}
+    shown = {"first": [[0, 1, 2], [4, 0, 3]], "helper": [[1, 2, 3], [2, 3, 4]]}  # i4 is in no list of the first user
+    for name, lists in shown.items():
+        kept = [[scores[name][user, item] for item in items] for user, items in enumerate(lists)]
+        ids = [[f"i{item}" for item in items] for items in lists]
+        frame = {"user": ["a", "b"], "history_length": [3, 4], "items": ids, "scores": kept}
+        pl.DataFrame(frame).write_parquet(tmp_path / f"{name}.parquet")
+    made = evidence.mixed_lists(tmp_path / "first.parquet", tmp_path / "helper.parquet", 0.3, 7)
+    for user, name in enumerate(("a", "b")):
+        items = sorted({*shown["first"][user], *shown["helper"][user]})
+        least = {key: scores[key][user, shown[key][user]].min() for key in scores}
+        told = {
+            key: [scores[key][user, item] if item in shown[key][user] else least[key] for item in items]
+            for key in scores
+        }
+        logs = {key: np.array(told[key]) * by for key, by in (("first", 1), ("helper", 7))}
+        logs = {key: value - np.log(np.exp(value).sum()) for key, value in logs.items()}
+        order = np.argsort(-(0.7 * logs["first"] + 0.3 * logs["helper"]))
+        rows = made.filter(pl.col("user") == name)
+        assert rows["item"].to_list() == [f"i{items[place]}" for place in order]
+        assert rows["rank"].to_list() == list(range(1, len(items) + 1))

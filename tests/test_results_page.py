@@ -206,6 +206,13 @@ def test_a_mixture_is_told_of_under_its_log_s_name_with_its_weights():
     sure = "**+0.0200 (0.003)**"
     log = "A log, with a helper's scores mixed in"
     assert told(results)[1] == f"| {log} | 1 |  | both | 0.1000 | +0.0300 (1.000) | {sure} |  |"
+    rival = {"two": {"helper": "sasrec", "chosen": [0.5, 1], "tried": [[0.5, 1, 0.3]]}}
+    summary = mixture["summary"]
+    summary |= {"rows": [*summary["rows"], row("two", 0.11)], "tests": [*tests, pair("both", "two", -0.01, 0.8)]}
+    against = results | {"b": mixture | {"rivals": rival, "summary": summary}}
+    assert told(against)[1].endswith(f"| {sure} | two -0.0100 (1.000) |")
+    fair = "It is not surely above or below a mixture of two baselines in any study (1)."
+    assert fair in opening(against)
     assert "| both | helper_weight 0.8, helper_scale 20 | 0.2000 | complete |\n" in made
     assert "\n|  | helper_weight 0.5 | 0.1000 | complete |" in made
 
