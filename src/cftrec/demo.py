@@ -48,7 +48,8 @@ def demo(out: Path) -> Path:
         prepare("installed", "movielens", PrepareOptions()).save(dataset)
     for name, options in MODELS.items():
         if not (out / name).exists():
-            train(dataset, out / name, load_config(None, COMMON | options), [TrainingBar(f"train {name}")])
+            with TrainingBar(f"train {name}") as bar:
+                train(dataset, out / name, load_config(None, COMMON | options), [bar])
         if not (out / name / "evaluation.json").exists():
             with progress_bar(f"evaluate {name}") as advance:
                 recommender = Recommender.from_pretrained(out / name)

@@ -8,6 +8,7 @@ import pytest
 from tests.training.small_options import SMALL
 from transformers import TrainerCallback
 
+from cftrec.artefacts import held, read_json
 from cftrec.cli import main
 from cftrec.data import SPLITS, Dataset
 from cftrec.data.world import WorldOptions, make_world
@@ -93,6 +94,65 @@ def test_a_cell_that_a_search_draws_again_is_trained_and_shown_once(data, tmp_pa
     assert sweep(data, tmp_path / "s", space, OPTIONS, **options | {"trials": 6}) == summary
 
 
+def test_a_later_call_removes_no_run_that_an_earlier_one_kept(data, tmp_path):
+    space, options = read_space(["beta=0.1,0.3,0.5"]), OPTIONS | {"max_steps": 1}
+    sweep(data, tmp_path / "s", space, options, metric="eval_normal", trials=2, keep_all=True)
+    kept = {run.name for run in (tmp_path / "s" / "cells").iterdir()}
+    assert kept
+    whole = sweep(data, tmp_path / "s", space, options, metric="eval_normal")
+    assert {cell["options"]["beta"] for cell in whole["cells"]} == {"0.1", "0.3", "0.5"}  # the grid, after a search
+    runs = {run.name for run in (tmp_path / "s" / "cells").iterdir()}
+    assert kept < runs == {cell["run"].split("/")[1] for cell in whole["cells"]}
+
+
+def test_two_sweeps_do_not_share_a_folder(data, tmp_path):
+    space = read_space(["beta=0.1"])
+    summary = sweep(data, tmp_path / "s", space, OPTIONS | {"max_steps": 1}, metric="eval_normal")
+    with held(tmp_path / "s"), pytest.raises(InputError, match="another command is changing it"):
+        sweep(data, tmp_path / "s", space, OPTIONS | {"max_steps": 1}, metric="eval_normal")
+    assert json.loads((tmp_path / "s" / "summary.json").read_text()) == summary
+
+
+def test_a_search_says_what_it_drew_that_does_not_go_together(data, tmp_path):
+    options = {key: value for key, value in OPTIONS.items() if key not in ("window", "history_stride")}
+    space = read_space(["window=3,6", "history_stride=2,5"])
+    summary = sweep(data, tmp_path / "s", space, options | {"max_steps": 1}, metric="eval_normal", trials=12)
+    errors = {str(cell["options"]): cell.get("error", "") for cell in summary["cells"]}
+    assert "history_stride=5: must be from 1 to window (3)" in errors[str({"window": "3", "history_stride": "5"})]
+    assert sum(map(bool, errors.values())) == 1 and len(errors) > 1
+
+
+def test_a_cell_killed_between_its_training_and_its_account_is_not_trained_again(data, tmp_path, monkeypatch):
+    space, options = read_space(["beta=0.1,0.3"]), OPTIONS | {"max_steps": 1}
+    whole = sweep(data, tmp_path / "whole", space, options, metric="eval_normal", keep_all=True)
+
+    train_cell = module._train_cell
+
+    def killed(*args):
+        train_cell(*args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_train_cell", killed)
+        with pytest.raises(KeyboardInterrupt):
+            sweep(data, tmp_path / "cut", space, options, metric="eval_normal", keep_all=True)
+    (run,) = (tmp_path / "cut" / "cells").iterdir()
+    before = (run / "manifest.json").stat().st_mtime_ns
+    again = sweep(data, tmp_path / "cut", space, options, metric="eval_normal", keep_all=True)
+    assert (run / "manifest.json").stat().st_mtime_ns == before
+    assert [(cell["options"], cell["value"]) for cell in again["cells"]] == [
+        (cell["options"], cell["value"]) for cell in whole["cells"]
+    ]
+
+
+def test_a_run_that_was_never_evaluated_is_a_cell_that_failed(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "train", lambda data, run, config, *rest: train(data, run, config))
+    monkeypatch.setattr(module, "read_json", lambda path: {"log": []} if path.name == "log.json" else read_json(path))
+    summary = sweep(data, tmp_path / "s", read_space(["beta=0.1"]), OPTIONS | {"max_steps": 1}, metric="eval_normal")
+    (cell,) = summary["cells"]
+    assert cell["state"] == "failed" and "was never evaluated" in cell["error"]
+
+
 def test_values_that_differ_in_what_no_folder_is_named_by_are_trained_apart(data, tmp_path):
     space = read_space(["item_text={title} ({item_id}),{title} [{item_id}]"])
     summary = sweep(data, tmp_path / "s", space, OPTIONS, metric="eval_normal", keep_all=True)
@@ -103,10 +163,16 @@ def test_values_that_differ_in_what_no_folder_is_named_by_are_trained_apart(data
 
 
 class Stop(TrainerCallback):
-    """Interrupts at a step."""
+    """Interrupts at a step; stands for a progress bar."""
 
     def __init__(self, step):
         self.step = step
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == self.step:
@@ -224,6 +290,7 @@ def test_mistakes_are_told_before_anything_is_done(data, tmp_path, vary, more, m
         ({"metric_for_best_model": "eval_loss"}, "--metric"),
         ({"save_strategy": "no"}, "steps or best"),
         ({"eval_strategy": "epoch"}, "--evaluations"),
+        ({"eval_delay": 9}, "--evaluations"),
         ({"load_best_model_at_end": False}, "leave it out"),
     ],
 )

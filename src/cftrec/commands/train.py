@@ -39,13 +39,14 @@ class Train:
         named = {"model": self.model, "sample": self.sample}
         options |= {name: str(value) for name, value in named.items() if value is not None}
         config = load_config(self.config, options, self.preset)
-        bar = TrainingBar(f"train {self.out.name}")
+        measure = None
         if config.best_metric == RANKED:  # a search for each validation target, so only where it is asked for
             from cftrec.evaluation.validation import ranking_metrics
 
-            print(train(self.data, self.out, config, [bar], ranking_metrics))
-        else:
-            print(train(self.data, self.out, config, [bar]))
+            measure = ranking_metrics
+        with TrainingBar(f"train {self.out.name}") as bar:
+            run = train(self.data, self.out, config, [bar], measure)
+        print(run)
 
 
 @dataclass

@@ -10,13 +10,13 @@ import difflib
 import math
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 
-from cftrec.artefacts import MANIFEST, read_json, read_manifest, refuse_if_taken, sha256, write_json
+from cftrec.artefacts import MANIFEST, held, read_json, read_manifest, refuse_if_taken, sha256, write_json
 from cftrec.data import Dataset
 from cftrec.errors import InputError
 from cftrec.evaluation.space import Range, Space, Values, cell_name, cells
@@ -58,7 +58,7 @@ def sweep(
         metric: the validation metric that decides, as for `metric_for_best_model`.
         trials: draws of a search, of which one that repeats a cell trains nothing; None: the whole grid.
         evaluations: evaluations of a training, evenly spaced, at which a hopeless one may stop.
-        keep_all: keep every cell's RUN (in `cells/`), not the best one alone.
+        keep_all: keep every cell's RUN (in `cells/`), not the best one alone; a sweep that was begun so goes on so.
         seed: of the search.
 
     Returns:
@@ -67,7 +67,7 @@ def sweep(
 
     Raises:
         InputError: optuna is missing, an option is wrong or both fixed and varied, `metric` measures nothing in some
-            cell, or `out` holds something else.
+            cell, `out` holds something else, or another command is sweeping there.
     """
     optuna = _optuna()
     if both := sorted(set(space) & set(options)):
@@ -90,21 +90,26 @@ def sweep(
     config, *_ = [load_config(config_file, common | values, preset) for values in grid or _corners(space)]
     _check_measured(config, space, data)
     fixed = {key: value for key, value in config.to_options().items() if key not in space}
-    _claim(out, data, {"space": {key: _plain(kind) for key, kind in space.items()}, "options": fixed})
-    study = _open_study(optuna, out / _STUDY, bool(config.greater_is_better), seed)
-    _take_up(optuna, study, grid)
+    plain = {key: _plain(kind) for key, kind in space.items()}
+    _claim(out, data, {"space": plain, "options": fixed})
+    with held(out):
+        keep_all = _remember(out, keep_all)
+        study = _open_study(optuna, out / _STUDY, bool(config.greater_is_better), seed)
+        _take_up(optuna, study, grid)
 
-    def run(trial: Any) -> float:
-        values = _suggest(trial, space)
-        if any(other.params == trial.params for other in _done(study)):
-            trial.set_user_attr("seconds", 0.0)  # a draw, too, or a search of few cells would have no end
-            raise _Repeated
-        return _train_cell(optuna, trial, data, out, load_config(config_file, common | values, preset), values)
+        def run(trial: Any) -> float:
+            values = _suggest(trial, space)
+            if any(other.params == trial.params for other in _done(study)):
+                trial.set_user_attr("seconds", 0.0)  # a draw, too, or a search of few cells would have no end
+                raise _Repeated
+            return _train_cell(
+                optuna, trial, data, out, lambda: load_config(config_file, common | values, preset), values
+            )
 
-    while len(_done(study)) < (len(grid) if trials is None else trials):
-        study.optimize(run, n_trials=1, catch=(InputError, _Repeated))
-        _summarise(study, config.best_metric, out, keep_all)
-    return _summarise(study, config.best_metric, out, keep_all)
+        while _is_left(study, grid, trials):
+            study.optimize(run, n_trials=1, catch=(InputError, _Repeated))
+            _summarise(study, config.best_metric, out, keep_all)
+        return _summarise(study, config.best_metric, out, keep_all)
 
 
 def _optuna() -> Any:
@@ -142,6 +147,7 @@ def _check_own(space: Space, options: Mapping[str, Any]) -> None:
         "metric_for_best_model": "cells are compared by one metric; name it with --metric",
         "load_best_model_at_end": "a cell's RUN is its best model; leave it out",
         "eval_strategy": "--evaluations says when; leave it out",
+        "eval_delay": "--evaluations says when; leave it out",
     }.items():
         if name in space or name in options:
             raise InputError(f"option {name}: {instead}")
@@ -186,13 +192,31 @@ def _claim(out: Path, data: Path, what: dict[str, Any]) -> None:
         refuse_if_taken(out)
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / _MARK, identity)
-    elif (known := read_json(out / _MARK)) != identity:
+    elif (known := read_json(out / _MARK)) | identity != known:
         options, wanted = known.get("options", {}), identity["options"]
         differs = [key for key in ("dataset", "space") if known.get(key) != identity[key]]
         differs += sorted(key for key in options.keys() | wanted.keys() if options.get(key) != wanted.get(key))
         raise InputError(
             f"{out}: holds a sweep with another {', '.join(differs)}; give the same, or name another folder"
         )
+
+
+def _remember(out: Path, keep_all: bool) -> bool:
+    """Say whether every cell's RUN is kept: an earlier call may have asked for it, and no later one removes them."""
+    mark = read_json(out / _MARK)
+    if keep_all and not mark.get("keep_all"):
+        write_json(out / _MARK, mark | {"keep_all": True})
+    return keep_all or bool(mark.get("keep_all"))
+
+
+def _is_left(study: Any, grid: list[Values], trials: int | None) -> bool:
+    """Say whether a cell of the grid, or a draw of the search, is still to be done."""
+    done = _done(study)
+    return (
+        any(values not in [trial.params for trial in done] for values in grid)
+        if trials is None
+        else (len(done) < trials)
+    )
 
 
 def _open_study(optuna: Any, log: Path, maximise: bool, seed: int) -> Any:
@@ -211,7 +235,7 @@ def _open_study(optuna: Any, log: Path, maximise: bool, seed: int) -> Any:
 
 
 def _take_up(optuna: Any, study: Any, grid: list[Values]) -> None:
-    """Queue the grid, and again the cell at which the sweep was interrupted.
+    """Queue what the grid has beyond an earlier call's draws, and again the cell at which the sweep was interrupted.
 
     One at which it crashed comes after all others in a grid; a search draws another, or it would get no further.
     """
@@ -221,15 +245,23 @@ def _take_up(optuna: Any, study: Any, grid: list[Values]) -> None:
     begun = {str(trial.params or trial.system_attrs.get("fixed_params")): trial for trial in trials}  # the last of each
     for trial in begun.values():
         known = trial.user_attrs
-        if trial.state.is_finished() and "seconds" not in known and trial.params and (grid or "crashed" not in known):
+        if trial.state.is_finished() and not _is_done(trial) and trial.params and (grid or "crashed" not in known):
             study.enqueue_trial(trial.params)
-    for values in grid if not trials else []:
-        study.enqueue_trial(values)
+    for values in grid:
+        if str(values) not in begun:
+            study.enqueue_trial(values)
 
 
 def _done(study: Any) -> list[Any]:
-    """Return the draws that are done: trained, stopped, not to be trained, or a cell again."""
-    return [trial for trial in study.trials if trial.state.is_finished() and "seconds" in trial.user_attrs]
+    """Return the draws that are done."""
+    return [trial for trial in study.trials if _is_done(trial)]
+
+
+def _is_done(trial: Any) -> bool:
+    """Say whether a draw was trained, stopped, found not to be trainable, or a cell again; not if it was cut short."""
+    known = trial.user_attrs
+    failed = "error" in known or known.get("seconds") == 0
+    return trial.state.is_finished() and "seconds" in known and (trial.state.name != "FAIL" or failed)
 
 
 def _suggest(trial: Any, space: Space) -> Values:
@@ -267,18 +299,22 @@ class _Report(TrainerCallback):
             raise self.optuna.TrialPruned
 
 
-def _train_cell(optuna: Any, trial: Any, data: Path, out: Path, config: CFTConfig, values: Values) -> float:
-    """Train a cell's RUN and return its best validation metric."""
+def _train_cell(
+    optuna: Any, trial: Any, data: Path, out: Path, configure: Callable[[], CFTConfig], values: Values
+) -> float:
+    """Train a cell's RUN and return its best validation metric; what a search draws need not go together."""
     run = out / "cells" / cell_name(values)
     begin = time.perf_counter()
     try:
+        config = configure()
         if taken := run.exists():  # the sweep was interrupted between the RUN and its account
             _check_run(run, config)
         trial.set_user_attr("run", str(run.relative_to(out)))
         if not taken:
-            callbacks = [_Report(optuna, trial, config.best_metric), TrainingBar(f"{trial.number + 1}: {run.name}")]
             measure = ranking_metrics if config.best_metric == RANKED else None
-            train(data, run, config, callbacks, measure)
+            with TrainingBar(f"{trial.number + 1}: {run.name}") as bar:
+                train(data, run, config, [_Report(optuna, trial, config.best_metric), bar], measure)
+        value = _best_value(run, config)
     except optuna.TrialPruned:
         shutil.rmtree(run.with_name(f".{run.name}.checkpoints"), ignore_errors=True)
         trial.set_user_attr("seconds", time.perf_counter() - begin)
@@ -292,8 +328,15 @@ def _train_cell(optuna: Any, trial: Any, data: Path, out: Path, config: CFTConfi
         raise
     trial.set_user_attr("steps", read_json(run / MANIFEST)["steps"])
     trial.set_user_attr("seconds", time.perf_counter() - begin)
+    return value
+
+
+def _best_value(run: Path, config: CFTConfig) -> float:
+    """Return the best of a RUN's evaluations."""
     found = [line[config.best_metric] for line in read_json(run / "log.json")["log"] if config.best_metric in line]
-    return max(found) if config.greater_is_better else min(found)
+    if not found:
+        raise InputError(f"{run}: was never evaluated, so it cannot be compared; train longer")
+    return float(max(found) if config.greater_is_better else min(found))
 
 
 def _check_run(run: Path, config: CFTConfig) -> None:

@@ -1,7 +1,7 @@
 """The progress bar of a training."""
 
 import sys
-from typing import Any
+from typing import Any, Self
 
 from transformers import TrainerCallback
 
@@ -9,12 +9,23 @@ from cftrec.terminal import bars
 
 
 class TrainingBar(TrainerCallback):
-    """A progress bar of optimizer steps with the latest loss; without a terminal, a line every tenth of the steps."""
+    """A progress bar of optimizer steps with the latest loss; without a terminal, a line every tenth of the steps.
+
+    As a context it closes the bar however the training ends, or the terminal would keep drawing it, without a cursor.
+    """
 
     def __init__(self, description: str) -> None:
         self.description, self.note = description, ""
         self.bars = bars()
         self.reported = 0
+
+    def __enter__(self) -> Self:
+        """Return the bar, which opens when training begins."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close the bar."""
+        self.bars.stop()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Open the bar."""
@@ -33,7 +44,3 @@ class TrainingBar(TrainerCallback):
         """Show the latest losses and speed."""
         if logs and "loss" in logs:
             self.note = f"loss {logs['loss']:.3f}, {logs['samples_per_second']:.0f} samples/s"
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Close the bar."""
-        self.bars.stop()
