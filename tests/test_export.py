@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -11,8 +12,9 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from cftrec import Recommender
-from cftrec.artefacts import read_json
+from cftrec.artefacts import read_json, write_json
 from cftrec.cli import main
+from cftrec.errors import InputError
 from cftrec.evaluation import evaluate
 from cftrec.export import export
 from cftrec.text import train_tokenizer
@@ -143,6 +145,33 @@ def test_the_card_tells_of_the_data_without_any_user(run_of, dataset, base, tmp_
             text = file.read_text()
             assert str(base.parent) not in text, file
             assert not re.search(r"\bu\d\b", text), file  # the users' names
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"effect_weight": 0.0, "beta": 1.0}, "plain fine-tuning, all tokens weighted alike."),
+        ({"effect_weight": 0.0, "weighting": "uniform"}, "plain fine-tuning, all tokens weighted alike."),
+        ({"effect_weight": 0.0}, "plain fine-tuning, the weight of a title's tokens falling to 0.25 at the last."),
+        ({"weighting": "information-gain"}, "effect weight 0.1, tokens that tell nothing weighted 0.25."),
+        ({}, "effect weight 0.1, the weight of a title's tokens falling to 0.25 at the last."),
+    ],
+)
+def test_the_card_says_how_it_was_trained(run_of, tmp_path, options, said):
+    run = run_of(prompt="plain")
+    manifest = read_json(run / "manifest.json")
+    changed = tmp_path / "changed"
+    shutil.copytree(run, changed)
+    write_json(changed / "manifest.json", manifest | {"config": manifest["config"] | options})
+    card = (export(changed, tmp_path / "other") / "README.md").read_text()
+    (line,) = [line for line in card.splitlines() if line.startswith("- Method: ")]
+    assert line.endswith(said)
+    assert ("Counterfactual" in line) == ("effect_weight" not in options)
+
+
+def test_a_name_that_is_not_utf_8_is_refused(run_of, tmp_path):
+    with pytest.raises(InputError, match="not UTF-8"):
+        export(run_of(prompt="plain"), tmp_path / "tr\udce9")
 
 
 def test_export_by_the_command_line(run_of, tmp_path, capsys):

@@ -54,6 +54,14 @@ def refuse_if_taken(path: Path) -> None:
         raise InputError(f"{path}: cannot be created (no folder {parent} to write to); choose one you may write")
 
 
+def refuse_unspellable(path: Path) -> None:
+    """Raise `InputError` where a path is not UTF-8: the writers of models and tokenizers take no other."""
+    try:
+        str(path.resolve()).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{path!a}: its name is not UTF-8, as a model's folder must be; name another one") from error
+
+
 def remove_unfinished(path: Path) -> None:
     """Remove what a killed command has left of a folder; whoever calls knows that no other is at it."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.????????.partial"):  # as mkdtemp names them

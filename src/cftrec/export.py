@@ -11,7 +11,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
-from cftrec.artefacts import MANIFEST, new_folder, read_json, read_manifest, sha256, write_json
+from cftrec.artefacts import MANIFEST, new_folder, read_json, read_manifest, refuse_unspellable, sha256, write_json
 from cftrec.text import Prompt
 from cftrec.training.run import ADAPTER, MODEL, PROMPT, catalogue_of, quiet_transformers
 
@@ -75,6 +75,7 @@ def export(run: Path, out: Path | None = None, merge: bool = False) -> Path:
     manifest = read_manifest(run, "run")
     quiet_transformers()
     out = run / EXPORT if out is None else out
+    refuse_unspellable(out)
     content = ADAPTER if (run / ADAPTER).is_dir() and not merge else MODEL
     tokenizer = AutoTokenizer.from_pretrained(run / MODEL, local_files_only=True)
     source = {"name": manifest["name"], "content": content, "run_sha256": sha256(run / MANIFEST)}

@@ -52,6 +52,17 @@ def test_a_home_that_cannot_be_written_is_no_error(tiny_model, timed, tmp_path, 
     assert cost.attention_call(tiny_model("llama"), torch.float32) == 2**12
 
 
+def test_a_machine_without_a_home_measures_each_time(tiny_model, timed, monkeypatch):
+    def nowhere():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(cost.Path, "home", nowhere)
+    for times in (2, 4):
+        assert cost.attention_call(tiny_model("llama"), torch.float32) == 2**12
+        assert len(timed) == times
+
+
 def test_a_real_measurement_ends_within_its_bounds(tiny_model, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     call = cost.attention_call(tiny_model("llama"), torch.float32)

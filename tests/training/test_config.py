@@ -63,6 +63,13 @@ def test_the_learning_rate_depends_on_the_model_unless_it_is_given(model, rate):
         ("item_text", "{title} ({brand})", "{title} ({brand})"),
         ("max_tokens", "99", 99),
         ("max_tokens", None, None),
+        ("max_tokens", "null", None),
+        ("category", "null", "null"),
+        (
+            "activation_checkpointing_kwargs",
+            {"preserve_rng_state": True},
+            {"preserve_rng_state": True, "use_reentrant": False},
+        ),
         ("save_strategy", False, "no"),
         ("eval_strategy", "steps", "steps"),
         ("lr_scheduler_type", "cosine", "cosine"),
@@ -217,6 +224,14 @@ def test_an_unknown_option_is_refused_with_what_is_near(options, parts):
         ("include_for_metrics", "loss"),
         ("fp16", True),  # without a GPU
         ("save_steps", 0),
+        ("save_steps", "inf"),
+        ("eval_steps", "inf"),
+        ("logging_steps", "inf"),
+        ("warmup_steps", "nan"),
+        ("eval_delay", "nan"),
+        ("enable_jit_checkpoint", True),
+        ("activation_checkpointing_kwargs", "abc"),
+        ("activation_checkpointing_kwargs", '{"every_layer": 1}'),
         ("eval_steps", -2),
         ("logging_steps", -3),
         ("weight_decay", "nan"),
@@ -227,6 +242,17 @@ def test_an_unknown_option_is_refused_with_what_is_near(options, parts):
 )
 def test_a_value_that_makes_no_run_is_refused_by_name(name, value):
     assert name in refused(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("metric", "kwargs", "mode"),
+    [("eval_ndcg@10", {}, "max"), ("eval_ndcg@10", {"mode": "min"}, "min"), ("eval_loss", {}, None)],
+)
+@pytest.mark.parametrize("schedule", ["reduce_lr_on_plateau", "greedy"])
+def test_a_schedule_that_follows_the_metric_knows_which_way_is_better(metric, kwargs, mode, schedule):
+    told = {"eval_strategy": "steps", "metric_for_best_model": metric, "lr_scheduler_type": schedule}
+    config = load_config(overrides=CPU | told | {"lr_scheduler_kwargs": {"patience": 1} | kwargs})
+    assert config.lr_scheduler_kwargs == {"patience": 1} | ({"mode": mode} if mode else {})
 
 
 def test_an_adaptive_temperature_is_no_given_one():
@@ -256,7 +282,7 @@ def test_options_of_the_dataclass_are_checked_too(tmp_path):
         ("beta: 0.5\nwindow: 3\nbeta: 1\n", "beta: given twice"),
         ("5: 3\n", "5"),
         ("true: 3\n", "True"),
-        ("warmup_steps: -1\n", "warmup_steps"),
+        ("save_strategy: sometimes\n", "sometimes"),
     ],
 )
 def test_a_file_that_makes_no_config_is_refused_by_name(tmp_path, text, part):

@@ -141,6 +141,13 @@ def test_a_seed_of_0_is_a_seed(run):
         run("cut", data_seed=0)
 
 
+def test_an_option_that_is_left_out_later_is_another(run):
+    with pytest.raises(InterruptedError):
+        run("cut", 5, weight_decay=0.1)
+    with pytest.raises(InputError, match="other weight_decay;"):
+        run("cut")
+
+
 def test_one_call_at_a_time_trains_a_run(run, tmp_path):
     with pytest.raises(InterruptedError):
         run("cut", 5)

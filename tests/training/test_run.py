@@ -62,6 +62,12 @@ def test_a_folder_that_is_taken_is_left_alone(log, small_config, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["note"]
 
 
+def test_a_name_that_is_not_utf_8_is_refused_before_anything_is_trained(log, small_config, tmp_path):
+    with pytest.raises(InputError, match="not UTF-8"):
+        train(log, tmp_path / "tr\udce9", small_config(max_steps=1))
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_fails_leaves_nothing(log, small_config, model_folder, tmp_path):
     mamba = model_folder("mamba", hidden_size=32, num_hidden_layers=1, state_size=4)
     nothing = tmp_path / "nothing"

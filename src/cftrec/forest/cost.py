@@ -79,7 +79,10 @@ def _device_name(device: torch.device) -> str:
 
 def _remembered(name: str, measure: Callable[[], int]) -> int:
     """Return what the cache file knows, or measure and write it down; a file that cannot be used is measured over."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    try:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:  # a machine without a home measures each time
+        return measure()
     file = Path(home) / "cftrec" / "attention_call.json"
     try:
         known = json.loads(file.read_text(encoding="utf-8"))
@@ -92,7 +95,7 @@ def _remembered(name: str, measure: Callable[[], int]) -> int:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, known | {name: value})
     except OSError:
-        pass  # a machine without a home measures each time
+        pass  # as one whose home is not to be written does
     return value
 
 

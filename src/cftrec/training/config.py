@@ -14,6 +14,7 @@ import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
+from transformers.trainer_utils import SchedulerType
 
 from cftrec.errors import InputError
 
@@ -173,8 +174,9 @@ class CFTConfig(TrainingArguments):
     def __post_init__(self) -> None:
         """Fill in what depends on other options, and check all of them."""
         self._fill_in()
+        self._check_bounds()  # transformers makes integers of some
         super().__post_init__()
-        self._check_bounds()
+        self._fill_in_words()
         self._check_names()
         self._check_together()
 
@@ -191,6 +193,23 @@ class CFTConfig(TrainingArguments):
             self.activation_checkpointing: Any = True  # the option's new name; the old one warns
         if self.bf16 and not torch.cuda.is_available():
             self.use_cpu: Any = True  # transformers allows bf16 on a CPU only where it is asked for by name
+
+    def _fill_in_words(self) -> None:
+        """Complete what is handed on to torch, which transformers has read by now."""
+        by_metric = (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)
+        if self.best_metric == RANKED and self.lr_scheduler_type in by_metric:  # torch takes a metric to be a loss
+            given = self.lr_scheduler_kwargs or {}
+            self.lr_scheduler_kwargs: Any = {"mode": "max"} | given if isinstance(given, dict) else given
+        if (given := self.activation_checkpointing_kwargs) is not None:
+            if not isinstance(given, dict) or not given.keys() <= _CHECKPOINTING | {"use_reentrant"}:
+                raise InputError(
+                    f"option activation_checkpointing_kwargs={given}: give a mapping of {', '.join(_CHECKPOINTING)}"
+                )
+            if given.get("use_reentrant"):
+                raise InputError(
+                    "option activation_checkpointing_kwargs: use_reentrant does not go with forests; leave it out"
+                )
+            self.activation_checkpointing_kwargs: Any = given | {"use_reentrant": False}  # torch's default is True
 
     def _check_bounds(self) -> None:
         """Refuse values out of their bounds."""
@@ -225,9 +244,14 @@ class CFTConfig(TrainingArguments):
             "data_seed": (self.data_seed is None or self.data_seed >= 0, "at least 0"),
             "max_steps": (self.max_steps == -1 or self.max_steps >= 1, "at least 1, or -1 to go by num_train_epochs"),
             "dataloader_num_workers": (self.dataloader_num_workers >= 0, "at least 0"),
-            "save_steps": (self.save_steps > 0, "above 0 steps"),
-            "eval_steps": (self.eval_steps is None or self.eval_steps > 0, "above 0 steps"),
-            "logging_steps": (self.logging_steps > 0, "above 0 steps"),
+            "save_steps": (0 < self.save_steps < math.inf, "above 0 steps and finite (save_strategy=no for none)"),
+            "eval_steps": (
+                self.eval_steps is None or 0 < self.eval_steps < math.inf,
+                "above 0 steps and finite (eval_strategy=no for none)",
+            ),
+            "eval_delay": (0 <= self.eval_delay < math.inf, "at least 0"),
+            "logging_steps": (0 < self.logging_steps < math.inf, "above 0 steps and finite"),
+            "warmup_steps": (0 <= self.warmup_steps < math.inf, "at least 0 steps"),
             "weight_decay": (0 <= self.weight_decay < math.inf, "at least 0"),
             "max_grad_norm": (0 <= self.max_grad_norm < math.inf, "at least 0"),
             "patience": (self.patience is None or self.patience >= 1, "at least 1 evaluation"),
@@ -264,10 +288,6 @@ class CFTConfig(TrainingArguments):
             raise InputError("option dataloader_persistent_workers=True: there are none; give dataloader_num_workers")
         if self.fp16 and (self.use_cpu or not torch.cuda.is_available()):
             raise InputError("option fp16=True: needs a GPU; leave it out, or choose bf16")
-        if (self.activation_checkpointing_kwargs or {}).get("use_reentrant"):
-            raise InputError(
-                "option activation_checkpointing_kwargs: use_reentrant does not go with forests; leave it out"
-            )
         if self.accelerator_config.dispatch_batches or self.accelerator_config.split_batches:
             raise InputError("option accelerator_config: each rank makes its own batches; leave dispatch and split out")
         if self.patience is not None and not (self.load_best_model_at_end and self.eval_strategy != "no"):
@@ -327,6 +347,9 @@ _LOCAL = frozenset(
 RANKED = "eval_ndcg@10"
 """The one validation metric that is better high, and that training cannot find by itself: it takes a search."""
 _MEASURED = ("loss", "normal", "effect", "prior", RANKED.removeprefix("eval_"))  # what `CFTTrainer.evaluate` gives
+_CHECKPOINTING = dict.fromkeys(  # what transformers and `torch.utils.checkpoint` take
+    ("every_n_layers", "offload", "preserve_rng_state", "determinism_check", "early_stop", "debug")
+).keys()
 _UNREAD: dict[str, Any] = {
     "resume_from_checkpoint": None,  # the same command goes on by itself
     "do_train": False,
@@ -340,6 +363,7 @@ _UNREAD: dict[str, Any] = {
     "train_sampling_strategy": "random",
     "push_to_hub": False,
     "auto_find_batch_size": False,
+    "enable_jit_checkpoint": False,  # it ends a training as if it were finished
     "save_only_model": False,  # a training goes on from its optimizer's state
     "ignore_data_skip": False,  # and with the samples that it has not seen
     "eval_on_start": False,
@@ -372,7 +396,7 @@ def load_config(
 
     Args:
         file: YAML with `option: value` lines; None for defaults.
-        overrides: options that go before the file's; strings are read as the command line's.
+        overrides: options that go before the file's; strings are read as the command line's, "null" as YAML's null.
         preset: one of `PRESETS`, whose options the file's and the overrides go before.
 
     Raises:
@@ -396,9 +420,10 @@ def load_config(
             values[name] = value
     parser = _Parser(CFTConfig, allow_abbrev=False)
     lists = {name: value for name, value in values.items() if isinstance(value, list) and name in _LISTS}
-    nulls = {name: None for name, value in values.items() if value is None and name in _NULLABLE}  # else: the default
+    unset = {name for name, value in values.items() if value is None or (value == "null" and name in _NULLABLE)}
+    nulls = dict.fromkeys(unset & _NULLABLE)  # else: the default
     parser.set_defaults(**lists, **nulls)
-    rest = {name: value for name, value in values.items() if value is not None and name not in lists}
+    rest = {name: value for name, value in values.items() if name not in unset and name not in lists}
     try:
         (config,) = parser.parse_args_into_dataclasses(
             [f"--{name}={_word(name, value)}" for name, value in rest.items()]

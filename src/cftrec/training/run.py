@@ -21,6 +21,7 @@ from cftrec.artefacts import (
     part_of,
     read_json,
     refuse_if_taken,
+    refuse_unspellable,
     remove_unfinished,
     sha256,
     write_json,
@@ -74,6 +75,7 @@ def train(
     """
     out = out.resolve()  # "." has no name, which a RUN needs
     refuse_if_taken(out)
+    refuse_unspellable(out)
     if out.name == "popular":
         raise InputError(f"{out}: 'popular' is the popularity baseline's name in comparisons; name another folder")
     config = copy.copy(config)
@@ -194,7 +196,8 @@ def _claim(checkpoints: Path, identity: dict[str, Any]) -> Path | None:
         return None
     known = read_json(mark)
     if known != identity:
-        differs = [key for key in identity["config"] if known["config"].get(key) != identity["config"][key]]
+        then, now = known["config"], identity["config"]
+        differs = sorted(key for key in then.keys() | now.keys() if then.get(key) != now.get(key))
         differs += [
             f"content of {path}" for path, own in identity["files"].items() if known.get("files", {}).get(path) != own
         ]

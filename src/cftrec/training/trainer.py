@@ -55,7 +55,8 @@ class CFTTrainer(Trainer):
 
     Args:
         model: a transformers causal language model, or a `peft.PeftModel` around one.
-        args: the config.
+        args: the config. Give it the `model` that it is, or a `learning_rate`: unset, that follows the option `model`,
+            which is nano unless given, and nano from scratch takes twenty times the rate of a pretrained one.
         data: the interaction log; its "train" split is learnt, its "validation" split is what `evaluate` measures.
         prompt: x_h and x_0 in the model's tokens.
         catalogue: the items' token sequences.
