@@ -245,6 +245,16 @@ def test_another_job_is_not_taken_up(tmp_path):
     assert out.read_text() == "mine"
 
 
+def test_histories_of_one_length_may_be_arrays(tmp_path):
+    given = pl.DataFrame({"user": [1, 2], "history": [["i1", "i2"], ["i3", "i0"]]})
+    lists = []
+    for name, kind in (("array", pl.Array(pl.String, 2)), ("list", pl.List(pl.String))):
+        given.cast({"history": kind}).write_parquet(tmp_path / f"{name}.parquet")
+        recommend_users(Ranker(), tmp_path / f"{name}.parquet", tmp_path / f"{name}-out.parquet", 2)
+        lists.append(pl.read_parquet(tmp_path / f"{name}-out.parquet"))
+    assert lists[0].equals(lists[1])
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

@@ -813,6 +813,11 @@ def test_a_run_is_not_called_as_the_baseline(capsys, dataset, tmp_path):
     assert "baseline" in fails(capsys, "train", str(dataset), "--out", str(tmp_path / "popular"))
 
 
+@pytest.mark.parametrize("options", [["--timeout", "inf"], ["--timeout", "0"], ["--batch", "0"]])
+def test_a_service_without_bounds_is_refused(runs, capsys, options):
+    assert "must be above 0, and --timeout finite" in fails(capsys, "serve", str(runs[0]), *options)
+
+
 def test_explain_prints_numbers_that_add_up(runs, capsys):
     capsys.readouterr()
     main(["explain", str(runs[0]), "--history", "Star Wars", "Up", "--item", "Alien", "--shapley", "2"])

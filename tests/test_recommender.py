@@ -466,6 +466,8 @@ def test_an_explanation_is_what_separate_runs_say_and_adds_up(recommender, prior
     else:
         assert shares == [None] * 4
     assert "".join(token.text for token in found.tokens) == title
+    closing = len(recommender.prompt.closing)
+    assert [token.closing for token in found.tokens] == [False] * (len(found.tokens) - closing) + [True] * closing
     forced = [token for token in found.tokens if not token.choice]
     assert forced
     assert all(token.log_p == token.log_prior == 0 for token in forced)

@@ -209,6 +209,9 @@ def _of_table(file: Path) -> pl.LazyFrame:
         raise InputError(f"{file}: a table of users ends in {', '.join(_SCANS)}; name one, or a DATASET folder")
     table = scan(file)
     columns = table.collect_schema()
+    if isinstance(columns.get("history"), pl.Array):  # lists of one length, as of a matrix
+        table = table.with_columns(pl.col("history").arr.to_list())
+        columns = table.collect_schema()
     if "user" not in columns or not {"history", "item"} & set(columns):
         raise InputError(
             f"{file}: its columns are {listed(columns.names())}; give user and history (a list), or user and item"

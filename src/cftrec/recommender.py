@@ -536,10 +536,11 @@ class Recommender:
         if self.tokenizer is not None:
             texts = token_texts(self.tokenizer, inner.tolist())
         texts += [""] * len(self.prompt.closing)
+        closing = np.arange(len(tokens)) >= len(inner)
         choices = trie.choices[trie.parent[trie.path(item)]]
         return [
-            TokenEffect(text, bool(choice), float(likely), float(usual), float(likely - usual))
-            for text, choice, likely, usual in zip(texts, choices, log_p, expected, strict=True)
+            TokenEffect(text, bool(ends), bool(choice), float(likely), float(usual), float(likely - usual))
+            for text, ends, choice, likely, usual in zip(texts, closing, choices, log_p, expected, strict=True)
         ]
 
     def prior(self, name: str = "counts", smoothing: float = SMOOTHING) -> Prior:

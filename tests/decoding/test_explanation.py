@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cftrec.decoding.explanation import draw_orders, split_over_items, wanted_sets
+from cftrec.decoding.explanation import TokenEffect, draw_orders, pieces, split_over_items, wanted_sets
 from cftrec.errors import InputError
 
 
@@ -77,3 +77,15 @@ def test_no_orders():
             draw_orders(items, 10**30)
     with pytest.raises(InputError, match="seed -1"):
         draw_orders(3, 2, -1)
+
+
+def test_choices_are_named_by_what_they_decide():
+    """The first byte of a character is no end of a title, and what is forced belongs to the choice before it."""
+    told = [("", 1.0), ("千", 2.0), ("と", None), (" x", 0.5), ("", None), ("", 0.25), ("", None)]
+    tokens = [
+        TokenEffect(text, place >= 5, effect is not None, effect or 0.0, 0.0, effect or 0.0)
+        for place, (text, effect) in enumerate(told)
+    ]
+    named = [("part of a character", 1.0), ("'千と'", 2.0), ("' x'", 0.5), ("end of title", 0.25)]
+    assert pieces(tokens) == named
+    assert pieces(tokens[:0]) == []

@@ -167,6 +167,73 @@ def test_enter_takes_what_the_text_finds_however_fast_it_comes(tab, address):
     ready(tab)
 
 
+def test_the_slider_and_the_search_do_not_stop_each_other(tab, address):
+    tab.goto(address)
+    ready(tab)
+    with tab.expect_request(lambda request: "recommend" in request.url and '"gamma":1' in request.post_data):
+        tab.evaluate(
+            """() => {
+                 const gamma = document.getElementById("gamma");
+                 gamma.value = 1;
+                 gamma.dispatchEvent(new Event("input"));
+                 document.getElementById("query").focus();
+               }"""
+        )
+    with tab.expect_request("**/v1/items?q=fargo*"):
+        tab.evaluate(
+            """() => {
+                 const query = document.getElementById("query"), gamma = document.getElementById("gamma");
+                 query.value = "fargo";
+                 query.dispatchEvent(new Event("input"));
+                 gamma.value = 2;
+                 gamma.dispatchEvent(new Event("input"));
+               }"""
+        )
+    tab.wait_for_url("**gamma=2**")
+    ready(tab)
+
+
+def test_the_enter_that_ends_a_composition_picks_nothing(tab, address):
+    tab.goto(address)
+    ready(tab)
+    query = tab.get_by_label("Add a title")
+    query.fill("fargo")
+    playwright.expect(tab.locator("#found [aria-selected=true]")).to_have_text("Fargo (1996)")
+    query.evaluate("field => field.dispatchEvent(new KeyboardEvent('keydown', { key: 'Enter', isComposing: true }))")
+    assert history(tab) == [] and query.input_value() == "fargo"
+    query.evaluate("field => field.dispatchEvent(new KeyboardEvent('keydown', { key: 'Enter' }))")
+    playwright.expect(tab.locator("#history span")).to_have_text(["Fargo (1996)"])
+    ready(tab)
+
+
+@pytest.mark.parametrize(
+    ("effect", "told"),
+    [
+        (5, "148 times likelier"),
+        (-9.43, "12,457 times less likely"),
+        (2.3, "10 times likelier"),
+        (0.5, "1.6 times likelier"),
+    ],
+)
+def test_what_is_told_of_an_effect_and_of_parts_of_titles(tab, address, effect, told):
+    tokens = [
+        {"text": "", "closing": False, "choice": True, "effect": 1},
+        {"text": "千", "closing": False, "choice": True, "effect": 2},
+        {"text": "と", "closing": False, "choice": False, "effect": 0},
+        {"text": " ", "closing": False, "choice": True, "effect": 3},
+        {"text": "", "closing": True, "choice": True, "effect": 4},
+    ]
+    found = {"effect": effect, "log_p": -1, "log_prior": -1 - effect, "history": [], "tokens": tokens}
+    tab.route("**/v1/explain", lambda route: route.fulfill(json=found))
+    tab.goto(address)
+    ready(tab)
+    pick(tab, "fargo", "Fargo (1996)")
+    tab.locator("button.item").first.click()
+    playwright.expect(tab.locator(".why p").first).to_contain_text(f"it is {told} than for anyone")
+    names = ["(part of a character)", "千と", "(space)", "(end of title)"]
+    playwright.expect(tab.locator(".bars").last.locator("th")).to_have_text(names)
+
+
 def test_a_model_that_fails_leaves_the_other_its_lists(chromium, address):
     def fail(route):
         if route.request.post_data_json["model"] == "one":

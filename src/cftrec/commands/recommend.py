@@ -171,6 +171,7 @@ class Explain:
 
     def run(self) -> None:
         """Print the total and both splits, in nats."""
+        from cftrec.decoding.explanation import pieces
         from cftrec.recommender import Recommender
 
         if self.seed and not self.shapley:
@@ -180,10 +181,9 @@ class Explain:
         found = recommender.explain(titles, self.item, self.prior, self.shapley, self.seed)
         print(f"{found.title}: effect {found.effect:+.4f} nats over the prior {found.prior}")
         print(f"log p {found.log_p:.4f}, log prior {found.log_prior:.4f}")
-        print("\nby token (where the catalogue leaves a choice; the sum is the effect)")
-        for token in found.tokens:
-            if token.choice:
-                print(f"{token.effect:+.4f}\t{token.text!r}" if token.text else f"{token.effect:+.4f}\tend of title")
+        print("\nby choice (a token of several that the catalogue has there, and what follows; the sum is the effect)")
+        for text, effect in pieces(found.tokens):
+            print(f"{effect:+.4f}\t{text}")
         print(
             "\nby item of the history: log p less that without the item" + ("; Shapley value" if found.orders else "")
         )

@@ -1,6 +1,7 @@
 """A RUN for others: over HTTP, as a plain model, and the whole flow as a demonstration."""
 
 import importlib.util
+import math
 import os
 import signal
 from collections.abc import Iterator
@@ -63,8 +64,8 @@ class Serve:
 
         if not self.runs:
             raise InputError("give at least one RUN folder")
-        if self.batch < 1 or self.waiting < 1 or not self.timeout > 0:
-            raise InputError("--batch, --waiting and --timeout must be above 0")
+        if self.batch < 1 or self.waiting < 1 or not 0 < self.timeout < math.inf:
+            raise InputError("--batch, --waiting and --timeout must be above 0, and --timeout finite")
         serve(
             self.runs,
             self.host,

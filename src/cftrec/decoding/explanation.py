@@ -8,7 +8,7 @@ sampled: Castro et al. 2009), whose sum always is.
 """
 
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import pairwise, permutations
 from math import factorial, sqrt
 
 import numpy as np
@@ -29,7 +29,9 @@ class TokenEffect:
     """One token of the explained title.
 
     Attributes:
-        text: what it spells; "" at the closing.
+        text: what it spells; "" where its bytes are but a part of a character, which a later token completes, and in
+            the closing.
+        closing: whether it ends the title instead of spelling it.
         choice: whether the catalogue leaves a choice here; elsewhere the other numbers are 0.
         log_p: log p(token | history, tokens before), nats.
         log_prior: the same of the prior.
@@ -37,6 +39,7 @@ class TokenEffect:
     """
 
     text: str
+    closing: bool
     choice: bool
     log_p: float
     log_prior: float
@@ -87,6 +90,17 @@ class Explanation:
     tokens: list[TokenEffect]
     history: list[ItemEffect]
     orders: int
+
+
+def pieces(tokens: list[TokenEffect]) -> list[tuple[str, float]]:
+    """Return each choice's effect with what it decides, as Python writes it: its token and those forced after it."""
+    starts = [place for place, token in enumerate(tokens) if token.choice]
+    found = []
+    for begin, end in pairwise([*starts, len(tokens)]):
+        text = "".join(token.text for token in tokens[begin:end])
+        name = "end of title" if tokens[begin].closing else repr(text) if text else "part of a character"
+        found.append((name, tokens[begin].effect))
+    return found
 
 
 def draw_orders(items: int, count: int, seed: int = 0) -> Ints:

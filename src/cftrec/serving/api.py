@@ -83,12 +83,12 @@ class Service:
     limits: Limits
     draining: bool = field(default=False)
 
-    def served(self, name: str | None) -> Served:
-        """Return the RUN that a request names."""
+    def served(self, name: str | None, pointer: str = "/model") -> Served:
+        """Return the RUN that a request names, in its body or in the parameter that `pointer` says."""
         served = self.runs.find(name)
         if served is None:
             known = [one.name for one in self.runs.all()]
-            raise UnusableRequest([Fault(pointer="/model", detail=f"unknown model; served are {', '.join(known)}")])
+            raise UnusableRequest([Fault(pointer=pointer, detail=f"unknown model; served are {', '.join(known)}")])
         return served
 
     async def ask(
@@ -217,7 +217,7 @@ def _v1(service: Service) -> APIRouter:
         model: Annotated[str | None, Query(max_length=MAX_TITLE)] = None,
     ) -> ItemsResponse:
         """Find items by what has been typed of a title; nothing typed gives the most frequent."""
-        served = service.served(model)
+        served = service.served(model, "model")
         if id is not None:
             found = [served.by_id[one] for one in id if one in served.by_id]
         else:

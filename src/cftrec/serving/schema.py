@@ -2,7 +2,16 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 MAX_HISTORIES = 64
@@ -112,6 +121,14 @@ class ExplainRequest(_Request):
     ] = 0
     model: ModelName = None
 
+    @field_validator("shapley")
+    @classmethod
+    def _more_than_one(cls, value: int) -> int:
+        """Refuse one order, of which nobody knows the error."""
+        if value == 1:
+            raise PydanticCustomError("one_order", "give 0 for none, or at least 2 orders, for one has no error")
+        return value
+
     model_config = ConfigDict(json_schema_extra={"examples": [{"history": _ITEMS, "item": "Alien (1979)"}]})
 
 
@@ -160,7 +177,10 @@ class RecommendResponse(BaseModel):
 class ExplainedToken(BaseModel):
     """One token of the title; forced ones have no effect."""
 
-    text: Annotated[str, Field(description="what it spells; empty at the end of the title")]
+    text: Annotated[
+        str, Field(description="what it spells; empty where a later token completes its character, and in the closing")
+    ]
+    closing: Annotated[bool, Field(description="whether it ends the title instead of spelling it")]
     choice: Annotated[bool, Field(description="whether the catalogue leaves a choice here")]
     log_p: float
     log_prior: float

@@ -91,7 +91,7 @@ async function fromAddress() {
 
 // ---- finding titles
 
-let offered = [], marked = -1, looking = null, pause = 0;
+let offered = [], marked = -1, looking = null, typing = 0, sliding = 0;
 let looked = ""; // the text of which the list is
 
 function offer(items) {
@@ -121,7 +121,7 @@ function mark(place) {
 function choose(place) {
   state.history.push(offered[place]);
   looking?.abort();
-  clearTimeout(pause);
+  clearTimeout(typing);
   $("query").value = looked = "";
   offer([]);
   changed();
@@ -129,7 +129,7 @@ function choose(place) {
 
 async function look() {
   looking?.abort();
-  clearTimeout(pause);
+  clearTimeout(typing);
   looking = new AbortController();
   const q = $("query").value;
   try {
@@ -149,12 +149,13 @@ async function pick() {
 }
 
 $("query").addEventListener("input", () => {
-  clearTimeout(pause);
-  pause = setTimeout(look, 100);
+  clearTimeout(typing);
+  typing = setTimeout(look, 100);
 });
 $("query").addEventListener("focus", look);
 $("query").addEventListener("blur", () => offer([]));
 $("query").addEventListener("keydown", (event) => {
+  if (event.isComposing) return; // Enter chooses characters then, not a title
   const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
   if (step && offered.length) mark((marked + step + offered.length) % offered.length);
   else if (event.key === "Enter" && (marked >= 0 || $("query").value !== looked)) pick();
@@ -210,8 +211,8 @@ $("clear").addEventListener("click", () => {
 $("gamma").addEventListener("input", () => {
   state.gamma = Number($("gamma").value);
   $("gamma-value").textContent = state.gamma;
-  clearTimeout(pause);
-  pause = setTimeout(changed, 100);
+  clearTimeout(sliding);
+  sliding = setTimeout(changed, 100);
 });
 for (const id of ["prior", "k"])
   $(id).addEventListener("change", () => {
@@ -292,13 +293,14 @@ function percent(logP) {
   return share >= 0.1 ? `${share.toFixed(1)} %` : share >= 0.001 ? `${share.toFixed(3)} %` : "< 0.001 %";
 }
 
-function times(effect) {
-  const factor = Math.exp(effect);
-  return `× ${factor >= 100 ? Math.round(factor) : factor >= 10 ? factor.toFixed(0) : factor.toPrecision(2)}`;
+function rounded(factor) {
+  if (factor < 0.0001) return "< 0.0001";
+  if (factor > 1e6) return "> 1,000,000";
+  return factor >= 10 ? Math.round(factor).toLocaleString("en") : factor.toPrecision(2);
 }
 
 function row(model, item, place, both) {
-  const numbers = element("span", { class: "numbers" }, element("b", { text: percent(item.log_p) }), ` ${times(item.effect)}`);
+  const numbers = element("span", { class: "numbers" }, element("b", { text: percent(item.log_p) }), ` × ${rounded(Math.exp(item.effect))}`);
   numbers.title = `score ${item.score.toFixed(3)}, log p ${item.log_p.toFixed(3)}, effect ${format(item.effect)} nats`;
   const button = element("button", { type: "button", class: both ? "item both" : "item", "aria-expanded": "false" });
   button.append(
@@ -339,7 +341,7 @@ function row(model, item, place, both) {
 function showWhy(place, found) {
   const more = found.effect >= 0;
   const factor = Math.exp(Math.abs(found.effect));
-  const amount = factor < 1.05 ? "about as likely as" : `${factor.toPrecision(2)} times ${more ? "likelier" : "less likely"} than`;
+  const amount = factor < 1.05 ? "about as likely as" : `${rounded(factor)} times ${more ? "likelier" : "less likely"} than`;
   place.replaceChildren(
     element("p", { text: `With this history it is ${amount} for anyone: ${format(found.effect)} nats (log p ${plain(found.log_p)}, prior ${plain(found.log_prior)}).` }),
     element("h4", { text: "What each title of the history adds" }),
@@ -353,11 +355,12 @@ function showWhy(place, found) {
 function pieces(tokens) {
   // A choice and the tokens that the catalogue forces after it are one piece.
   const made = [];
-  for (const { text, choice, effect } of tokens) {
-    if (choice || !made.length) made.push([text, effect]);
-    else made.at(-1)[0] += text;
+  for (const { text, closing, choice, effect } of tokens) {
+    if (choice || !made.length) made.push({ text, closing, effect });
+    else made.at(-1).text += text;
   }
-  return made.map(([text, effect]) => [text.trim() || "(end of title)", effect]);
+  const name = ({ text, closing }) => text.trim() || (closing ? "(end of title)" : text ? "(space)" : "(part of a character)");
+  return made.map((piece) => [name(piece), piece.effect]);
 }
 
 function bars(rows) {
