@@ -217,8 +217,10 @@ def test_evaluate_measures_the_effect(runs, dataset, capsys, prior, which):
     main([*command, "--effect-targets", "7"])
     assert json.loads((folder / "effects.json").read_text())["targets"] == 7
     capsys.readouterr()
-    main([*command, "--effect-targets", "0"])
+    main([*command[:-2], "--effect-targets", "0"])
     assert "effect" not in capsys.readouterr().out
+    if prior != "counts":
+        assert "--prior is not read with --effect-targets 0" in fails(capsys, *command, "--effect-targets", "0")
 
 
 def test_evaluate_within_candidates_leaves_the_rest_alone(runs, dataset, capsys, tmp_path):
@@ -355,6 +357,10 @@ def test_items_are_added(runs, log, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["add", str(tmp_path / "run"), "--items", str(tmp_path / "new.csv")])
     assert "item_id 'n0', 'n1': in the catalogue already" in capsys.readouterr().err
+    # What was evaluated before stays what it was, of the items that there were.
+    main(["compare", f"before={runs[0]}", f"after={tmp_path / 'run'}", "--out", str(tmp_path / "compared")])
+    rows = {row.pop("model"): row for row in json.loads((tmp_path / "compared" / "summary.json").read_text())["rows"]}
+    assert rows["after"]["coverage@10"] == rows["before"]["coverage@10"] and rows["after"] == rows["before"]
 
 
 def test_recommend_by_effect_tells_both_parts(runs, capsys):
@@ -449,14 +455,14 @@ def test_evaluate_in_other_ways_leaves_the_rest_alone(runs, dataset, capsys, tmp
     histories = [data.history(position) for position in data.targets("test")]
     keep = data.events[data.targets("test")].tolist()
 
-    main(["evaluate", str(run), str(dataset), "--gamma", "0.5", "--top", "7"])
+    main(["evaluate", str(run), str(dataset), "--gamma", "0.5", "--top", "27"])
     (where,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith(str(run))]
-    assert where == str(run / "gamma-0.5-counts-top-7")
-    expected = recommender.guided(histories, 20, gamma=0.5, top=7, keep=keep)
-    ranks = pl.read_parquet(run / "gamma-0.5-counts-top-7" / "ranks.parquet")
+    assert where == str(run / "gamma-0.5-counts-top-27")
+    expected = recommender.guided(histories, 20, gamma=0.5, top=27, keep=keep)
+    ranks = pl.read_parquet(run / "gamma-0.5-counts-top-27" / "ranks.parquet")
     assert ranks["items"].to_list() == [[ids[item] for item in row if item >= 0] for row in expected.items]
-    facts = json.loads((run / "gamma-0.5-counts-top-7" / "evaluation.json").read_text())
-    assert facts["way"] == {"name": "gamma-0.5-counts-top-7", "gamma": 0.5, "prior": "counts", "top": 7}
+    facts = json.loads((run / "gamma-0.5-counts-top-27" / "evaluation.json").read_text())
+    assert facts["way"] == {"name": "gamma-0.5-counts-top-27", "gamma": 0.5, "prior": "counts", "top": 27}
 
     main(["evaluate", str(runs[1]), str(dataset), "--beam", "2"])
     main(["evaluate", str(run), str(dataset), "--beam", "2"])

@@ -100,6 +100,8 @@ def test_refusals_leave_nothing(tmp_path, data, capsys):
     out = tmp_path / "out"
     assert "unknown baseline" in fails(capsys, data, "--model", "als", "--out", out)
     assert "no such setting" in fails(capsys, data, "--model", "ease", "--out", out, "--set", "k=3")
+    assert "unknown split" in fails(capsys, data, "--model", "ease", "--out", out, "--split", "nope")
+    assert "-k 10: must be at least 20" in fails(capsys, data, "--model", "ease", "--out", out, "-k", "10")
     assert "--trials 0" in fails(capsys, data, "--model", "ease", "--out", out, "--trials", "0")
     assert "'popular' is" in fails(capsys, data, "--model", "ease", "--out", tmp_path / "popular")
     assert "not a dataset folder" in fails(capsys, tmp_path / "none", "--model", "ease", "--out", out)

@@ -111,6 +111,8 @@ def test_another_table_of_one_name_replaces_nothing(tmp_path, dataset):
 def test_ways_with_other_options_have_other_folders():
     names = {("gamma-0.5-counts", 200), ("gamma-0.5-counts-top-48", 48)}
     assert {(ways.by_effect(None, 0.5, "counts", top).name, top) for top in (200, 48)} == names
+    close = [ways.by_effect(None, gamma, "counts", 200).name for gamma in (0.3333333, 0.33333334)]
+    assert close == ["gamma-0.3333333-counts", "gamma-0.33333334-counts"]
     found = [ways.ungrounded(None, *options).name for options in ((4, None), (4, 4), (4, 1), (2, None), (6, 2))]
     told = ["ungrounded-grounded-1", "ungrounded-beams-2", "ungrounded-beams-6-grounded-2"]
     assert found == ["ungrounded", "ungrounded", *told]
@@ -184,6 +186,9 @@ def test_a_sample_is_drawn_by_its_seed(dataset):
         ({"effect_targets": -1}, "--effect-targets -1: must be at least 0"),
         ({"sample": 0}, "--sample 0: must be from 1 to 30, the targets of the test split"),
         ({"sample": 31}, "--sample 31: must be from 1 to 30"),
+        ({"sample": 5, "seed": -1}, "--seed -1: must be 0 or more"),
+        ({"prior": "nonsense", "effect_targets": 0}, "prior 'nonsense' is not known"),
+        ({"k": 21, "way": ways.by_effect(None, 0.5, "counts", 20)}, "--top 20: must be at least -k 21"),
     ],
 )
 def test_bad_options(tmp_path, dataset, options, line):

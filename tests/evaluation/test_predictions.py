@@ -168,6 +168,15 @@ def test_ids_may_be_numbers(tmp_path):
     assert (read.items[:, 0] == 7).all()
 
 
+def test_ranks_may_be_written_as_floats(dataset):
+    rows = [("u0", "i1", 1), ("u0", "i2", 2), ("u1", "i1", 1)]
+    whole, floats = (
+        read_lists(sheet([(user, item, kind(rank)) for user, item, rank in rows]), dataset, "test", 20)
+        for kind in (int, float)
+    )
+    assert (whole.items == floats.items).all()
+
+
 ROWS = [("u0", "i1", 1), ("u0", "i2", 2), ("u1", "i1", 1)]
 
 
@@ -217,7 +226,8 @@ class TestCommand:
         table, out = tmp_path / "lists.csv", tmp_path / "out"
         table.write_text("user,item,rank\nu0,i1,1\n")
         assert "unknown split" in self.refused(capsys, out, data, "--predictions", table, "--split", "dev")
-        assert "-k 5: must be at least 20" in self.refused(capsys, out, data, "--predictions", table, "-k", "5")
+        for k in ("5", "-5"):
+            assert f"-k {k}: must be at least 20" in self.refused(capsys, out, data, "--predictions", table, "-k", k)
         assert "no such file" in self.refused(capsys, out, data, "--predictions", tmp_path / "none.csv")
         assert "'popular' is" in self.refused(capsys, tmp_path / "popular", data, "--predictions", table)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "lists.csv"]

@@ -275,6 +275,7 @@ def test_the_command_prints_the_cells_and_where_the_best_is(data, tmp_path, caps
         ),
         (["effect_weight=-1..7"], {"trials": 2}, "effect_weight=-1"),
         (["beta=0.1,0.5"], {"trials": 0}, "must be at least 1"),
+        (["beta=0.1..0.5"], {"trials": 1, "seed": -1}, "--seed -1"),
         (["max_steps=2,3"], {}, "both fixed"),
     ],
 )

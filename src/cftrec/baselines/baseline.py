@@ -12,7 +12,8 @@ from cftrec.artefacts import MANIFEST, read_json, refuse_if_taken, sha256, write
 from cftrec.baselines.settings import Settings, candidates, read_settings
 from cftrec.data.dataset import Dataset
 from cftrec.errors import InputError
-from cftrec.evaluation.evaluate import Evaluation, Progress, evaluate
+from cftrec.evaluation.cases import split_targets
+from cftrec.evaluation.evaluate import Evaluation, Progress, check_length, evaluate
 from cftrec.evaluation.predictions import save_predictions
 from cftrec.evaluation.verdict import POPULAR
 
@@ -61,12 +62,14 @@ def baseline(
         raise InputError(f"{out}: '{POPULAR}' is the popularity baseline's name in comparisons; name another folder")
     if trials is not None and trials < 1:
         raise InputError(f"--trials {trials}: must be at least 1, which searches nothing")
+    check_length(k)
     dataset = Dataset.load(data)
     from cftrec.baselines.rectools_models import BATCH, PACKAGES, fit  # slow to import, and not everybody has it
 
     tried = candidates(model, settings, trials)
     if (len(tried) > 1 or "patience" in tried[0]) and not dataset.targets("validation").size:
         raise InputError(f"{data}: has no validation targets, by which {model} is tuned; prepare it with some")
+    split_targets(dataset, split)  # what is wrong with it is said before hours of training
     found = out.with_name(f".{out.name}.trials.json")
     identity = {"dataset": sha256(data / MANIFEST), "model": model, "candidates": tried}
     results, fitted = _search(model, dataset, tried, found, identity, bar) if len(tried) > 1 else ([], None)

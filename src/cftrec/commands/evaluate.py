@@ -121,6 +121,8 @@ class Evaluate:
                 among = [one for one in ways if one != "log p"]
                 hint = f"goes with {flags(among, 'or')}" if way == "log p" else f"is not read with {flags([way])}"
                 raise InputError(f"{flags([name])} {hint}; leave it out")
+        if self._is_given("prior") and not self.effect_targets and not self.gamma:
+            raise InputError("--prior is not read with --effect-targets 0; leave one out")
         drawn = self.candidates is not None and _is_number(self.candidates)
         if self._is_given("seed") and self.sample is None and not drawn:
             raise InputError("--seed goes with --sample or --candidates N, which draw; leave it out")

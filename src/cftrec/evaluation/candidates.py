@@ -89,7 +89,7 @@ def rank_candidates(
     """
     cases = cases_of(recommender, dataset, split_targets(dataset, split, sample, seed))
     facts: dict[str, Any] = {"model": recommender.run_name, "split": split}
-    facts |= {} if sample is None else {"sample": sample}
+    facts |= {} if sample is None else {"sample": sample, "seed": seed}
     if isinstance(candidates, int):
         lists = _drawn(recommender, dataset, cases, candidates, seed)
         facts |= {"drawn": candidates, "seed": seed}

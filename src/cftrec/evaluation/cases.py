@@ -60,13 +60,16 @@ def split_targets(dataset: Dataset, split: str, sample: int | None = None, seed:
     """Return the event positions of a split's targets, or of `sample` random ones (drawn by `seed`), ascending.
 
     Raises:
-        InputError: an unknown split, one without targets, or a sample that is below 1 or more than there are.
+        InputError: an unknown split, one without targets, a seed below 0, or a sample that is below 1 or more than
+            there are.
     """
     if split not in SPLITS:
         raise InputError(f"--split {split}: unknown split; choose one of {', '.join(SPLITS)}")
     positions = dataset.targets(split)
     if not len(positions):
         raise InputError(f"the dataset has no target in its {split} split; evaluate another split or prepare it again")
+    if seed < 0:
+        raise InputError(f"--seed {seed}: must be 0 or more")
     if sample is None:
         return positions
     if not 1 <= sample <= len(positions):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cftrec.artefacts import read_json, write_json
 from cftrec.data.dataset import Dataset
+from cftrec.decoding.priors import PRIORS
 from cftrec.decoding.ungrounded import UngroundedResult
 from cftrec.errors import InputError
 from cftrec.evaluation.cases import Cases, cases_of, split_targets
@@ -134,11 +135,15 @@ def evaluate(
         Metrics, ranks, the popularity baseline, the history's effect and the facts of the evaluation.
 
     Raises:
-        InputError: an unknown split, k below 20, a batch size below 1, a split without targets, a sample larger than
-            the split, an unknown prior or one that the RUN has not trained, keep_history with another way to rank, or
-            a helper's table of another content than that of the same name which the folder holds the evaluation with.
+        InputError: an unknown split or prior, k below 20 or above a way's `top`, a batch size below 1, a split without
+            targets, a seed below 0, a sample larger than the split, a prior that the RUN has not trained, keep_history
+            with another way to rank, or a helper's table of another content than that of the same name which the folder
+            holds the evaluation with.
     """
-    _check(k, batch_size, effect_targets)
+    check_length(k)
+    _check(batch_size, effect_targets, prior)
+    if way is not None and way.facts.get("top", k) < k:
+        raise InputError(f"--top {way.facts['top']}: must be at least -k {k}, so many of which are listed")
     folder = None if out is None else evaluation_folder(out, split, way, sample, seed)
     if folder is not None and way is not None:
         _refuse_another_table(folder, way)
@@ -199,9 +204,15 @@ def evaluate(
     return result
 
 
-def _check(k: int, batch_size: int, effect_targets: int) -> None:
+def check_length(k: int) -> None:
+    """Refuse lists that are too short for the metrics."""
     if k < max(CUTOFFS):
         raise InputError(f"-k {k}: must be at least {max(CUTOFFS)}, which is as far as the metrics look")
+
+
+def _check(batch_size: int, effect_targets: int, prior: str) -> None:
+    if prior not in PRIORS:
+        raise InputError(f"prior {prior!r} is not known; choose one of {', '.join(PRIORS)}")
     if batch_size < 1:
         raise InputError(f"batch_size {batch_size}: must be at least 1")
     if effect_targets < 0:

@@ -8,7 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from cftrec.data.dataset import SPLITS, Dataset
-from cftrec.data.sources.sheet import Sheet, as_text, quoted
+from cftrec.data.sources.sheet import Sheet, numbers, quoted
 from cftrec.errors import InputError
 from cftrec.evaluation.metrics import CUTOFFS
 
@@ -106,22 +106,20 @@ def _table(sheet: Sheet) -> pl.DataFrame:
 
 def whole(sheet: Sheet, name: str, least: int) -> pl.Series:
     """Return a column of whole numbers from `least` as int64; anything else is refused with its row."""
-    text = as_text(sheet.column(name))
-    numbers = pl.Series(name, [None] * sheet.frame.height, dtype=pl.Int64)
-    if text is not None:
-        numbers = text.str.strip_chars().cast(pl.Int64, strict=False).alias(name)
-    _refuse(sheet, (numbers < least).fill_null(True), name, f"which is no whole number from {least}")
-    return numbers
+    given = numbers(sheet.column(name))  # a table of floats writes 1.0
+    found = given.to_frame().select(pl.when(pl.col(name) == pl.col(name).floor()).then(pl.col(name)).cast(pl.Int64))
+    _refuse(sheet, (found[name] < least).fill_null(True), name, f"which is no whole number from {least}")
+    return found[name]
 
 
 def scores(sheet: Sheet) -> pl.Series:
     """Return the column `score` as float64; what is no finite number is refused with its row."""
     given = sheet.column("score")
-    numbers = pl.Series("score", [None] * len(given), dtype=pl.Float64)
+    found = pl.Series("score", [None] * len(given), dtype=pl.Float64)
     if not given.dtype.is_nested():
-        numbers = given.cast(pl.Float64, strict=False)
-    _refuse(sheet, ~numbers.is_finite().fill_null(False), "score", "which is no finite number, larger for better")
-    return numbers
+        found = given.cast(pl.Float64, strict=False)
+    _refuse(sheet, ~found.is_finite().fill_null(False), "score", "which is no finite number, larger for better")
+    return found
 
 
 def _refuse(sheet: Sheet, bad: pl.Series, name: str, why: str) -> None:

@@ -15,7 +15,7 @@ from cftrec.artefacts import MANIFEST, new_folder, refuse_if_taken, sha256
 from cftrec.data.dataset import Dataset
 from cftrec.data.sources.sheet import read_table
 from cftrec.errors import InputError
-from cftrec.evaluation.evaluate import Evaluation, evaluate
+from cftrec.evaluation.evaluate import Evaluation, check_length, evaluate
 from cftrec.evaluation.given_lists import Lists, read_lists
 from cftrec.evaluation.ranker import Found, Items
 from cftrec.evaluation.verdict import POPULAR
@@ -58,6 +58,7 @@ def evaluate_predictions(out: Path, data: Path, file: Path, split: str = "test",
     refuse_if_taken(out)
     if out.name == POPULAR:
         raise InputError(f"{out}: '{POPULAR}' is the popularity baseline's name in comparisons; name another folder")
+    check_length(k)
     dataset = Dataset.load(data)
     sheet = read_table(file)
     lists = read_lists(sheet, dataset, split, k)

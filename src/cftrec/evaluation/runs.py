@@ -91,12 +91,14 @@ def read_run(path: Path) -> EvaluatedRun:
         raise InputError(f"{path}: its evaluation holds no target; {_again(path)}")
     order = ranks.select(pl.arg_sort_by(_KEY, maintain_order=True)).to_series()
     catalogue = _read_catalogue(part_of(owner, manifest, "catalogue") / "catalogue.arrow")
+    evaluation = read_json(path / "evaluation.json")
+    catalogue = catalogue.head(evaluation.get("catalogue_items", len(catalogue)))  # items added since come after them
     return EvaluatedRun(
         path=path,
         run_name=str(manifest.get("name", owner.name)),
         part=_part(path, owner),
         manifest=manifest,
-        evaluation=read_json(path / "evaluation.json"),
+        evaluation=evaluation,
         ranks=ranks[order],
         popular=popular[order],
         effects=_read_effects(path),

@@ -150,7 +150,8 @@ def sign_flip_p(differences: ArrayLike, *, draws: int = DRAWS, seed: int = 0) ->
     """Return the two-sided p of the paired permutation test: were a user's two results exchanged, would it show?
 
     Under the null hypothesis that the models are exchangeable, each user's difference is as likely to have the other
-    sign. p is the share of random signs whose sum is at least as far from zero, (1 + count) / (1 + draws).
+    sign. p is the share of random signs whose sum is at least as far from zero, (1 + count) / (1 + draws); of so few
+    users that there are no more sign vectors than that, all are counted, and p is exact.
 
     Args:
         differences: [U, M] each user's summed differences, one column a test; all columns see the same signs.
@@ -164,12 +165,18 @@ def sign_flip_p(differences: ArrayLike, *, draws: int = DRAWS, seed: int = 0) ->
     observed = np.abs(table.sum(axis=0))
     rng = np.random.default_rng(seed)
     block = max(1, _BLOCK // len(table))
+    every = 2 ** len(table) <= draws
+    draws = 2 ** len(table) if every else draws
     count = np.zeros(table.shape[1])
     for start in range(0, draws, block):
-        signs = rng.integers(0, 2, size=(min(block, draws - start), len(table)))
+        stop = min(start + block, draws)
+        if every:
+            signs = (np.arange(start, stop)[:, None] >> np.arange(len(table))) & 1
+        else:
+            signs = rng.integers(0, 2, size=(stop - start, len(table)))
         flipped = np.abs((2.0 * signs - 1) @ table)
         count += (flipped >= observed * (1 - _ROUNDING) - _ROUNDING).sum(axis=0)
-    return (1 + count) / (1 + draws)
+    return count / draws if every else (1 + count) / (1 + draws)
 
 
 def paired_test(a: ArrayLike, b: ArrayLike, users: ArrayLike, *, draws: int = DRAWS, seed: int = 0) -> PairedTest:

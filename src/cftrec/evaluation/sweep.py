@@ -26,6 +26,7 @@ from cftrec.training.bar import TrainingBar
 from cftrec.training.config import RANKED
 
 STARTUP = 4  # cells that are never stopped: fewer have no median worth the name
+MOST_SEED = 10**9  # numpy takes up to 2**32 - 1, and the draws so far are added to it
 _MARK, _STUDY, _SUMMARY = "sweep.json", "study.log", "summary.json"
 
 
@@ -74,6 +75,8 @@ def sweep(
         raise InputError(f"option {both[0]}: both fixed (--set) and varied (--vary); leave one out")
     if (trials is not None and trials < 1) or evaluations < 1:
         raise InputError(f"--trials {trials}, --evaluations {evaluations}: must be at least 1")
+    if not 0 <= seed <= MOST_SEED:
+        raise InputError(f"--seed {seed}: must be from 0 to {MOST_SEED:,}")
     _check_names(space)
     share = min(1 / evaluations, math.nextafter(1, 0))  # of a training; transformers takes 1 as one step
     common = {

@@ -50,7 +50,7 @@ def by_effect(recommender: Recommender, gamma: float, prior: str, top: int) -> W
         keep = cases.targets.tolist()
         return recommender.guided(cases.histories, k, gamma=gamma, prior=prior, top=top, keep=keep)
 
-    name = f"gamma-{gamma:g}-{prior}" + ("" if top == TOP else f"-top-{top}")
+    name = f"gamma-{_short(gamma)}-{prior}" + ("" if top == TOP else f"-top-{top}")
     return Way(name, {"gamma": gamma, "prior": prior, "top": top}, rank)
 
 
@@ -145,8 +145,13 @@ def with_helper(
 
     facts = {"file": sheet.facts, "weight": weight, "scale": scale, "unknown_items": named.height - known.height}
     name = _lists_name(file.resolve()) if file.name == "ranks.parquet" else file.stem
-    scaled = "" if scale == 1 else f"x{scale:g}"
-    return Way(f"helper-{weight:g}{scaled}-{name}", facts, rank)
+    scaled = "" if scale == 1 else f"x{_short(scale)}"
+    return Way(f"helper-{_short(weight)}{scaled}-{name}", facts, rank)
+
+
+def _short(number: float) -> str:
+    """Write a number in a folder's name: six digits where these are all of it."""
+    return short if float(short := f"{number:g}") == number else repr(number)
 
 
 def _lists_name(file: Path) -> str:
