@@ -186,6 +186,40 @@ def test_same_titles_are_distinguished_by_their_ids() -> None:
     assert dataset.manifest["steps"][2]["renamed_items"] == 3
 
 
+def test_an_id_brings_no_line_break_into_a_title() -> None:
+    titles = {"5": "X", "6\n7": "X", "8": "Y"}
+    dataset = prepared([("u", item, 0) for item in titles], timed=False, titles=titles, same_title="distinguish")
+    assert dataset.items["title"].to_list() == ["X [5]", "X [6 7]", "Y"]
+
+
+@pytest.mark.parametrize("same_title", ["merge", "distinguish", "keep"])
+def test_an_item_table_may_have_any_columns(tmp_path: Path, same_title: str) -> None:
+    (tmp_path / "log.csv").write_text("user_id,item_id\n" + "".join(f"u,{item}\n" for item in "abcd"))
+    (tmp_path / "items.csv").write_text("item_id,title,row,index,user\na,A,1,x,y\nb,B,2,x,y\nc,A,3,x,y\nd,D,4,x,y\n")
+    options = PrepareOptions(items=str(tmp_path / "items.csv"), same_title=same_title)
+    dataset = prepare(tmp_path / "log.csv", "table", options)
+    assert dataset.items["row"].to_list() == (["1", "2", "4"] if same_title == "merge" else ["1", "2", "3", "4"])
+
+
+def test_decimals_are_numbers_with_fractions(tmp_path: Path) -> None:
+    rows = {"user_id": [10.0] * 4, "item_id": [1.0, 2.0, 3.0, 4.0], "time": [100.9, 100.5, 100.1, 100.0]}
+    (tmp_path / "items.csv").write_text("item_id,title\n1,A\n2,B\n3,C\n4,D\n")
+    made = {}
+    for name, kind in {"floats": pl.Float64, "decimals": pl.Decimal(12, 2)}.items():
+        pl.DataFrame(rows).cast(kind).write_parquet(tmp_path / f"{name}.parquet")
+        options = PrepareOptions(items=str(tmp_path / "items.csv"), timestamp_column="time", ties="source")
+        made[name] = prepare(tmp_path / f"{name}.parquet", "table", options)
+        assert sequences(made[name]) == {"10": ["4", "3", "2", "1"]}
+        assert made[name].items["title"].to_list() == list("ABCD")
+
+
+@pytest.mark.parametrize("header", ["\nz,user_id,item_id,title,title\n", '"a\nb",user_id,item_id,title,title\n'])
+def test_two_columns_of_one_name_are_found_wherever_the_header_stands(tmp_path: Path, header: str) -> None:
+    (tmp_path / "log.csv").write_text(header + "1,u,a,A,Z\n" * 3)
+    with pytest.raises(InputError, match="two columns are called 'title'"):
+        prepare(tmp_path / "log.csv", "table", PrepareOptions())
+
+
 def test_titles_are_cleaned_before_they_are_compared_and_joined_with_years(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("user_id,item_id\nu,a\nu,b\nu,c\nu,d\n")
     (tmp_path / "items.csv").write_text(

@@ -153,3 +153,12 @@ def test_the_command_writes_a_dataset_with_its_truth(tmp_path, capsys):
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(InputError, match=f"option {next(iter(options))}: .* is out of range; give"):
         WorldOptions(**options)
+
+
+def test_a_world_whose_users_would_take_all_that_is_popular_is_refused():
+    with pytest.raises(InputError, match="lower skew or length, or give repeats"):
+        WorldOptions(items=10_000, length=5_000, skew=5)
+    WorldOptions(items=10_000, length=5_000, skew=1)
+    make_world(WorldOptions(items=10_000, length=5_000, skew=5, users=1, repeats=True))
+    made = make_world(WorldOptions(items=60, length=30, skew=5, users=20))  # near the bound it ends
+    assert all(len(set(row)) == 30 for row in made.events.tolist())

@@ -1,6 +1,7 @@
 """The loss on hidden states against full logits: values, and the gradient of each part for each input."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -479,6 +480,16 @@ def test_other_arguments_that_do_not_fit_are_refused():
         cft_loss(hidden, hidden[:1], head, targets, torch.ones(3))
     with pytest.raises(ValueError, match="chunk_size"):
         cft_loss(hidden, hidden, head, targets, torch.ones(3), chunk_size=0)
+    for other in (4, 1):
+        with pytest.raises(ValueError, match="effect_weights"):
+            cft_loss(hidden, hidden, head, targets, torch.ones(3), effect_weights=torch.ones(other))
+        for loss in (partial(cft_loss, hidden), weighted_cross_entropy):
+            with pytest.raises(ValueError, match="bias"):
+                loss(hidden, head, targets, torch.ones(3), bias=torch.zeros(other))
+            with pytest.raises(ValueError, match="head"):
+                loss(hidden, head[:, : other - 1], targets, torch.ones(3))
+            with pytest.raises(ValueError, match="softcap"):
+                loss(hidden, head, targets, torch.ones(3), softcap=0.0)
     for temperature in (0.0, -1.0, math.nan):
         with pytest.raises(ValueError, match="temperature"):
             cft_loss(hidden, hidden, head, targets, torch.ones(3), temperature=temperature)

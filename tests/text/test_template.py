@@ -36,6 +36,11 @@ def test_text_that_ends_at_the_history_is_suffix_free(tmp_path, plain_tokenizer,
     assert prompt.counterfactual().tolist() == prompt.factual([]).tolist()
 
 
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    (tmp_path / "prompt.txt").write_text("{category}s:\n{history}", encoding="utf-8-sig")
+    assert load_template(str(tmp_path / "prompt.txt")).text.startswith("{category}")
+
+
 def test_other_braces_stay(tmp_path, plain_tokenizer):
     path = write(tmp_path, '{"a": {}} {item} {{category}} {0}\n{history}')
     prompt = build_prompt(path, plain_tokenizer, category="{history}")

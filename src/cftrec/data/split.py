@@ -119,9 +119,8 @@ def _rows(tables: Tables, times: Times, offsets: Ints, options: PrepareOptions) 
         raise InputError(f"option split: rows needs 3 events with one of their user before, and there are {len(rows)}")
     first_seen = np.minimum.reduceat(tables.row, offsets[:-1])
     order = rows[np.lexsort((first_seen[tables.user[rows]], times[rows]))]
-    cuts = [
-        int(len(rows) * share) for share in (1 - options.validation_share - options.test_share, 1 - options.test_share)
-    ]
+    shares = 1 - options.validation_share - options.test_share, 1 - options.test_share
+    cuts = [int(round(len(rows) * share, 6)) for share in shares]  # 1 - .05 - .05 is a little less than .9
     split = np.full(len(times), CONTEXT, np.uint8)
     for part, chosen in enumerate(np.split(order, cuts)):
         if part != VALIDATION and not len(chosen):

@@ -60,11 +60,11 @@ def resolve_same_titles(tables: Tables, options: PrepareOptions) -> Outcome:
         items, renamed = tables.items, pl.repeat(False, tables.items.height, eager=True)
         while (same := items["title"].is_duplicated()).any():  # again, for a title may read "X [7]" from the start
             renamed |= same
-            named = pl.format("{} [{}]", "title", "item_id")
+            named = pl.format("{} [{}]", "title", pl.col("item_id").str.replace_all(r"\s+", " "))
             items = items.with_columns(pl.when(same).then(named).otherwise("title").alias("title"))
         return replace(tables, items=items), {}, {"renamed_items": int(renamed.sum())}
-    first = tables.items.with_row_index("row").select(pl.col("row").min().over("title")).to_series().to_numpy()
-    first = first.astype(np.int32)
+    rows = tables.items.select("title").with_row_index("row")
+    first = rows.select(pl.col("row").min().over("title")).to_series().to_numpy().astype(np.int32)
     stays = first == np.arange(len(first))
     moved = int((~stays[tables.item]).sum())
     if stays.all():

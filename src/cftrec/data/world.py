@@ -30,6 +30,7 @@ from cftrec.errors import InputError
 
 CUTOFFS = (1, 5, 10, 20)
 _CELLS = 4_000_000  # events times items, or times earlier items, held at once
+_LEAST_LEFT = 1e-4  # of popularity, that the least popular items must have: old items are drawn again and again
 _GENRES, _ADJECTIVES, _NOUNS = (
     words.split()
     for words in (
@@ -92,6 +93,12 @@ class WorldOptions:
         for name, (low, high) in bounds.items():
             if not low <= (value := getattr(self, name)) <= high:
                 raise InputError(f"option {name}: {value} is out of range; give {low:,} to {high:,}")
+        weights = _weights(np.arange(self.items), self.skew)
+        if not self.repeats and weights[self.length :].sum() < _LEAST_LEFT * weights.sum():
+            raise InputError(
+                f"option skew: at {self.skew} a user who has taken {self.length:,} items has taken all that anybody "
+                "takes; lower skew or length, or give repeats"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,13 +276,17 @@ def make_world(options: WorldOptions | None = None) -> World:
     """Draw a world; equal options give equal worlds."""
     options = options or WorldOptions()
     rng = np.random.default_rng(options.seed)
-    weights = (5.0 + rng.permutation(options.items)) ** -options.skew
+    weights = _weights(rng.permutation(options.items), options.skew)
     genres = _draw_genres(options, rng)
     empty = np.empty((options.users, options.length), dtype=np.int64)
     world = World(options, _titles(genres, rng), weights / weights.sum(), genres, empty)
     for step in range(options.length):
         _draw_step(world, step, rng)
     return world
+
+
+def _weights(rank: _Ints, skew: float) -> _Floats:
+    return np.power(5.0 + rank, -skew)
 
 
 def _draw_genres(options: WorldOptions, rng: np.random.Generator) -> npt.NDArray[np.bool_]:

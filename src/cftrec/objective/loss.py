@@ -94,10 +94,12 @@ def cft_loss(
 
     Raises:
         ValueError: shapes that do not fit, a target outside 0 to V - 1 (such as the -100 of ignored labels: leave these
-            tokens out), a `chunk_size` below 1, or a `temperature` that is not above 0.
+            tokens out), a `chunk_size` below 1, or a `softcap` or `temperature` that is not above 0.
         RuntimeError: in backward, under `create_graph=True`: there is no second derivative.
     """
-    targets = _checked(factual, counterfactual, head, targets, weights, chunk_size, temperature)
+    targets = _checked(factual, counterfactual, head, bias, targets, weights, softcap, chunk_size, temperature)
+    if effect_weights is not None and effect_weights.shape != weights.shape:
+        raise ValueError(f"effect_weights are {tuple(effect_weights.shape)}, where weights are {tuple(weights.shape)}")
     weights = weights.detach()
     normal, effect = _Terms.apply(
         factual,
@@ -133,7 +135,7 @@ def weighted_cross_entropy(
     temperature: float = 1.0,
 ) -> Tensor:
     """Return sum w CE(f / tau, y), a 0-dim tensor, with the arguments of `cft_loss`; the same blocks and gradients."""
-    targets = _checked(hidden, None, head, targets, weights, chunk_size, temperature)
+    targets = _checked(hidden, None, head, bias, targets, weights, softcap, chunk_size, temperature)
     inputs = (hidden, None, head, bias, targets, weights, None)
     return _Terms.apply(*inputs, softcap, chunk_size, choices, False, temperature)[0]
 
@@ -142,8 +144,10 @@ def _checked(
     factual: Tensor,
     counterfactual: Tensor | None,
     head: Tensor,
+    bias: Tensor | None,
     targets: Tensor,
     weights: Tensor,
+    softcap: float | None,
     chunk_size: int | None,
     temperature: float,
 ) -> Tensor:
@@ -153,6 +157,12 @@ def _checked(
     for name, given in (("targets", targets), ("weights", weights)):
         if given.shape != factual.shape[:1]:
             raise ValueError(f"{name} are {tuple(given.shape)}, where factual has {len(factual)} tokens")
+    if head.ndim != 2 or head.shape[1:] != factual.shape[1:]:
+        raise ValueError(f"head is {tuple(head.shape)}, where factual is {tuple(factual.shape)}")
+    if bias is not None and bias.shape != head.shape[:1]:
+        raise ValueError(f"bias is {tuple(bias.shape)}, where the head has {len(head)} rows")
+    if softcap is not None and not softcap > 0:
+        raise ValueError(f"softcap must be above 0, not {softcap}")
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
     if not temperature > 0:

@@ -138,7 +138,7 @@ def load_template(name_or_path: str) -> Template:
     if not path.is_file():
         raise InputError(f"unknown prompt {name_or_path!r}: neither a preset ({', '.join(PRESETS)}) nor a file")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         given = _read_yaml(text) if path.suffix in (".yaml", ".yml") else {"text": text}
         return _complete(given)
     except (OSError, UnicodeDecodeError) as error:

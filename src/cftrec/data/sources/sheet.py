@@ -20,6 +20,7 @@ from cftrec.errors import InputError
 csv.field_size_limit(2**31 - 1)  # a description is not too long at 128 KiB
 BOM = b"\xef\xbb\xbf"
 _SHOWN = 20  # columns named in a message
+_HEADER = 2**20  # bytes in which a header ends
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +77,7 @@ class Sheet:
     def times(self, name: str, option: str | None = None) -> pl.Series:
         """Return a column of timestamps in the unit given, dates in seconds: int64, or float64 if any has a fraction.
 
-        Nothing is rounded, for the order of events within a second counts.
+        Nothing is rounded, for the order of events within a second counts; of dates, nothing down to the microsecond.
 
         Raises:
             InputError: no such column, or a value that is no finite number.
@@ -197,6 +198,8 @@ def as_text(values: pl.Series) -> pl.Series | None:
         return values.cast(pl.List(pl.String)).list.join(", ")
     if values.dtype.is_nested() or values.dtype in (pl.Binary, pl.Object):
         return None
+    if isinstance(values.dtype, pl.Decimal) and values.dtype.scale and are_whole(values.cast(pl.Float64)):
+        values = values.cast(pl.Int64, strict=False)
     if values.dtype.is_float():  # perhaps ids that a missing value had turned into floats
         values = values.fill_nan(None)
         values = values.cast(pl.Int64, strict=False) if are_whole(values) else values
@@ -295,7 +298,9 @@ def _check_fields(
 ) -> None:
     """Refuse what polars mends in silence: two columns of one name, and rows that end early."""
     if columns is None:
-        names = next(csv.reader([content.split(b"\n", 1)[0].decode("utf-8")], delimiter=separator), [])
+        lines = io.StringIO(content[:_HEADER].decode("utf-8", errors="ignore"), newline="")
+        reader = csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE)
+        names = next((row for row in reader if row), [])
         twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
         if twice is not None:
             raise InputError(f"{path}: two columns are called {quoted(twice)}; rename or remove one")
@@ -312,7 +317,7 @@ def _reason(path: Path, content: bytes, separator: str, columns: Sequence[str] |
         lines, delimiter=separator[0], quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE, strict=True
     )
     try:
-        width = len(columns) if columns else len(next(reader))
+        width = len(columns) if columns else len(next((row for row in reader if row), []))
         for row, entry in enumerate(reader, start=1):
             if entry and len(entry) != width:
                 return f"{path}, row {row} (line {reader.line_num}): {len(entry)} fields, where {width} are due"
@@ -357,6 +362,8 @@ def numbers(values: pl.Series) -> pl.Series:
         values = pl.Series(values.name, [None], dtype=pl.String).new_from_index(0, len(values))
     if values.dtype == pl.String:
         values = values.str.strip_chars()
+    if isinstance(values.dtype, pl.Decimal) and values.dtype.scale:  # a cast to integers would cut its fractions off
+        values = values.cast(pl.Float64)
     whole = values.cast(pl.Int64, strict=False) if not values.dtype.is_float() else None
     if whole is not None and not whole.has_nulls():
         return whole
