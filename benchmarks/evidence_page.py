@@ -90,7 +90,7 @@ def told_of(results: dict[str, Result], result: Result) -> list[tuple[str, ...]]
     if mixed is not None:
         log, helper = (base or result)["study"]["title"], helper_of(result, mixed)
         gain = over(result, f"cft with {helper}", f"plain with {helper}")
-        lines.append((f"{log}, with a helper's scores mixed in", count, gain, *standing(result, mixed)))
+        lines.append((f"{log}, with {helper}'s scores mixed in", count, gain, *standing(result, mixed)))
     return lines
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+import uvloop
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command sets it; torch, loaded later, reads it
 
@@ -124,13 +125,13 @@ def main(args: argparse.Namespace) -> None:
     port = int(service.stdout.readline().rstrip("/\n").rsplit(":", 1)[1])
     process = psutil.Process(service.pid)
     try:
-        asyncio.run(clients(port, bodies, args.clients, part))
+        uvloop.run(clients(port, bodies, args.clients, part))
         memory = process.memory_info().rss
-        full = asyncio.run(clients(port, bodies, args.clients, args.seconds))
+        full = uvloop.run(clients(port, bodies, args.clients, args.seconds))
         rate = len(full.seconds) / full.lasted_s
-        half = asyncio.run(clients(port, bodies, args.clients, args.seconds, rate / 2))
+        half = uvloop.run(clients(port, bodies, args.clients, args.seconds, rate / 2))
         grown = process.memory_info().rss / memory - 1
-        ending = asyncio.run(with_sigterm(service, port, bodies, args.clients))
+        ending = uvloop.run(with_sigterm(service, port, bodies, args.clients))
         code = service.wait(60)
     finally:
         service.kill()

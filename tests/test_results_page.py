@@ -204,7 +204,7 @@ def test_a_mixture_is_told_of_under_its_log_s_name_with_its_weights():
         "It is surely above the helper alone in 1 of 1 studies." in first
     )
     sure = "**+0.0200 (0.003)**"
-    log = "A log, with a helper's scores mixed in"
+    log = "A log, with sasrec's scores mixed in"
     assert told(results)[1] == f"| {log} | 1 |  | both | 0.1000 | +0.0300 (1.000) | {sure} |  |"
     rival = {"two": {"helper": "sasrec", "chosen": [0.5, 1], "tried": [[0.5, 1, 0.3]]}}
     summary = mixture["summary"]
