@@ -145,12 +145,14 @@ def test_a_cell_killed_between_its_training_and_its_account_is_not_trained_again
     ]
 
 
-def test_a_run_that_was_never_evaluated_is_a_cell_that_failed(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "train", lambda data, run, config, *rest: train(data, run, config))
-    monkeypatch.setattr(module, "read_json", lambda path: {"log": []} if path.name == "log.json" else read_json(path))
+@pytest.mark.parametrize(
+    ("log", "said"), [([], "was never evaluated"), ([{"eval_normal": float("nan")}], "gives eval_normal no number")]
+)
+def test_a_run_without_a_value_is_a_cell_that_failed(data, tmp_path, monkeypatch, log, said):
+    monkeypatch.setattr(module, "read_json", lambda path: {"log": log} if path.name == "log.json" else read_json(path))
     summary = sweep(data, tmp_path / "s", read_space(["beta=0.1"]), OPTIONS | {"max_steps": 1}, metric="eval_normal")
     (cell,) = summary["cells"]
-    assert cell["state"] == "failed" and "was never evaluated" in cell["error"]
+    assert cell["state"] == "failed" and said in cell["error"]
 
 
 def test_values_that_differ_in_what_no_folder_is_named_by_are_trained_apart(data, tmp_path):

@@ -214,12 +214,8 @@ def _remember(out: Path, keep_all: bool) -> bool:
 
 def _is_left(study: Any, grid: list[Values], trials: int | None) -> bool:
     """Say whether a cell of the grid, or a draw of the search, is still to be done."""
-    done = _done(study)
-    return (
-        any(values not in [trial.params for trial in done] for values in grid)
-        if trials is None
-        else (len(done) < trials)
-    )
+    done = [trial.params for trial in _done(study)]
+    return len(done) < trials if trials is not None else any(values not in done for values in grid)
 
 
 def _open_study(optuna: Any, log: Path, maximise: bool, seed: int) -> Any:
@@ -337,8 +333,9 @@ def _train_cell(
 def _best_value(run: Path, config: CFTConfig) -> float:
     """Return the best of a RUN's evaluations."""
     found = [line[config.best_metric] for line in read_json(run / "log.json")["log"] if config.best_metric in line]
-    if not found:
-        raise InputError(f"{run}: was never evaluated, so it cannot be compared; train longer")
+    if not found or not all(map(math.isfinite, found)):
+        what = f"gives {config.best_metric} no number" if found else "was never evaluated"
+        raise InputError(f"{run}: {what}, so it cannot be compared")
     return float(max(found) if config.greater_is_better else min(found))
 
 
