@@ -374,7 +374,7 @@ def p_value(p: float) -> str:
 def picture(result: Result, path: Path) -> None:
     """Draw NDCG@10 of every row with its interval."""
     rows = result["summary"]["rows"]
-    others = {*BASELINES, *result["baselines"]}
+    others = {*BASELINES, *result["baselines"], *result.get("rivals", {})}
     with matplotlib.rc_context({"svg.hashsalt": "cftrec", "svg.fonttype": "none", "font.family": "sans-serif"}):
         figure = Figure((6.4, 0.8 + 0.3 * len(rows)), layout="constrained")
         axes = figure.subplots()

@@ -187,7 +187,7 @@ def test_what_the_permutation_test_doubts_is_not_sure():
     assert "| A log | 2 | +0.0300 (0.060) |" in told(doubted)[0]
 
 
-def test_a_mixture_is_told_of_under_its_log_s_name_with_its_weights():
+def test_a_mixture_is_told_of_under_its_log_s_name_with_its_weights(tmp_path):
     tests = [pair("both", "sasrec", 0.02, 0.001), pair("both", "plain", 0.03, 0.4), pair("plain", "sasrec", -0.02, 0.9)]
     mixture = RESULT | {
         "study": {"title": "Mixed", "question": "Is it better?", "base": "a", "options": {}, "seeds": [1]},
@@ -211,6 +211,9 @@ def test_a_mixture_is_told_of_under_its_log_s_name_with_its_weights():
     summary |= {"rows": [*summary["rows"], row("two", 0.11)], "tests": [*tests, pair("both", "two", -0.01, 0.8)]}
     against = results | {"b": mixture | {"rivals": rival, "summary": summary}}
     assert told(against)[1].endswith(f"| {sure} | two -0.0100 (1.000) |")
+    evidence_page.picture(against["b"], tmp_path / "b.svg")
+    drawn = (tmp_path / "b.svg").read_text()
+    assert drawn.count("#888888") == drawn.count("#2266aa") > 0  # two rows of others, two of ours
     fair = "It is not surely above or below a mixture of two baselines in any study (1)."
     assert fair in opening(against)
     assert "| both | helper_weight 0.8, helper_scale 20 | 0.2000 | complete |\n" in made
