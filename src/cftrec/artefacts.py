@@ -27,6 +27,7 @@ from cftrec.errors import InputError
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 _HASHED_BYTES = 2**30  # a second's work; larger files are checked by size unless their reader wants otherwise
+_HELD: set[int] = set()  # descriptors of the folders that this process holds
 _PACKAGES = ("cftrec", "torch", "transformers", "peft", "tokenizers", "polars", "numpy")
 
 
@@ -147,7 +148,7 @@ def replaced_part(path: Path, manifest: Mapping[str, Any], part: str) -> Iterato
 
 @contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Hold a folder for one command that changes it; a kill lets it go.
+    """Hold a folder for one command that changes it; a kill lets it go, also where processes that it forked live on.
 
     Raises:
         InputError: another command holds it, or it cannot be read.
@@ -156,6 +157,7 @@ def held(path: Path) -> Iterator[None]:
         folder = os.open(path, os.O_RDONLY)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    _HELD.add(folder)
     try:
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -165,7 +167,17 @@ def held(path: Path) -> Iterator[None]:
             pass
         yield
     finally:
+        _HELD.discard(folder)
         os.close(folder)
+
+
+def _let_go() -> None:
+    """Close what the parent holds: a lock lasts until every process that has the descriptor has closed it."""
+    while _HELD:
+        os.close(_HELD.pop())
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def _checksums(folder: Path) -> dict[str, dict[str, Any]]:
@@ -182,10 +194,14 @@ def _make_readable(folder: Path) -> None:
 
 
 def _publish(staging: Path, path: Path) -> None:
-    """Put a finished folder under its name."""
+    """Put a finished folder under its name, unless another command was faster."""
     _make_readable(staging)
+    refuse_if_taken(path)
     if not path.exists():
-        staging.rename(path)
+        try:
+            staging.rename(path)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be created ({error.strerror}); is another command making it?") from error
         return
     # An empty folder may be a mount point or where the user stands: it stays, and what makes it count comes last.
     moved = []

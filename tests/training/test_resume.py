@@ -2,8 +2,11 @@
 
 import importlib.util
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from safetensors.torch import load_file
 from small_options import ADAPTIVE, let_temperatures_move
@@ -107,7 +110,7 @@ def test_a_kill_while_old_checkpoints_are_removed_leaves_a_whole_one(run, tmp_pa
     assert read_manifest(made, "run")["resumed_from_step"] == 3 * (limit + 1)
 
 
-def test_the_log_goes_on_with_means_of_its_own_steps(run):
+def test_the_log_goes_on_with_means_of_its_own_steps(run, tmp_path):
     options = {"logging_steps": 1, "effect_weight": 0.0, "num_train_epochs": 1}
     with pytest.raises(InterruptedError):
         run("cut", 5, **options)
@@ -116,6 +119,41 @@ def test_the_log_goes_on_with_means_of_its_own_steps(run):
         assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
         for line in lines:
             assert line["normal"] == pytest.approx(line["loss"], rel=1e-4)
+        mean = sum(line["loss"] for line in lines) / len(lines)
+        assert read_json(tmp_path / name / "log.json")["log"][-1]["train_loss"] == pytest.approx(mean, rel=1e-9)
+
+
+def test_what_a_kill_left_of_a_finished_training_is_removed(run, tmp_path):
+    run("whole", max_steps=1)
+    left = tmp_path / ".whole.checkpoints"
+    (left / "checkpoint-1").mkdir(parents=True)
+    with held(left), pytest.raises(InputError, match="another command is changing it"):
+        run("whole", max_steps=1)
+    with pytest.raises(InputError, match="not empty"):
+        run("whole", max_steps=1)
+    assert {path.name for path in tmp_path.iterdir()} == {"dataset", "whole"}
+
+
+ORPHAN = """
+import multiprocessing, os, time
+from cftrec.training.machine import send_by_value
+def work(out):
+    send_by_value(0)
+    out.send(os.getpid())
+    time.sleep(600)
+into, out = multiprocessing.Pipe(False)
+multiprocessing.get_context("fork").Process(target=work, args=(out,)).start()
+print(into.recv(), flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_worker_ends_with_its_training():
+    with subprocess.Popen([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE, text=True) as training:
+        worker = psutil.Process(int(training.stdout.readline()))
+        assert worker.is_running()
+        training.kill()
+    assert not psutil.wait_procs([worker], timeout=30)[1]
 
 
 def test_other_files_do_not_go_on(run, tmp_path, model_folder):

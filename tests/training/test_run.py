@@ -2,6 +2,10 @@
 
 import dataclasses
 import json
+import os
+import socket
+import time
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -9,6 +13,7 @@ import pytest
 import torch
 import yaml
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cftrec.artefacts import read_manifest
@@ -16,7 +21,8 @@ from cftrec.errors import InputError
 from cftrec.forest.backbone import choose_batching
 from cftrec.recommender import Recommender
 from cftrec.text import Catalogue, Prompt
-from cftrec.training import CFTTrainer, load_config, machine, train
+from cftrec.training import CFTConfig, CFTTrainer, load_config, machine, train
+from cftrec.training.bar import TrainingBar
 from cftrec.training.run import assemble
 from cftrec.training.trainer import Diverged
 from small_shapes import HYBRIDS
@@ -66,6 +72,36 @@ def test_a_name_that_is_not_utf_8_is_refused_before_anything_is_trained(log, sma
     with pytest.raises(InputError, match="not UTF-8"):
         train(log, tmp_path / "tr\udce9", small_config(max_steps=1))
     assert not list(tmp_path.iterdir())
+
+
+def on_one_rank(rank, folder, options, port):
+    """Train a RUN as one of two processes."""
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    config = CFTConfig(**options, per_device_train_batch_size=4, ddp_backend="gloo", ddp_timeout=120)
+    train(Path(folder, "log"), Path(folder, "two"), config, [TrainingBar("two")])
+    assert read_manifest(Path(folder, "two"), "run")["steps"] == 3
+    Path(folder, f"done{rank}").touch()  # and leave together, without torch's teardown of gloo
+    while not all(Path(folder, f"done{other}").exists() for other in (0, 1)):
+        time.sleep(0.05)
+    os._exit(0)
+
+
+@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="torch was built without gloo")
+def test_two_ranks_write_one_run(dataset, tmp_path, capfd):
+    dataset.save(tmp_path / "log")
+    options = {"nano_vocab_size": 300, "nano_hidden_size": 16, "nano_layers": 1, "nano_heads": 2, "use_cpu": True}
+    options |= {"max_steps": 3, "save_steps": 1, "report_to": "none", "pass_tokens": 256, "attention_call": 1000}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(on_one_rank, (str(tmp_path), options, port), nprocs=2)
+    assert {path.name for path in tmp_path.iterdir()} == {"log", "two", "done0", "done1"}
+    assert capfd.readouterr().err.count("two: step 3/3") == 1
+    one = train(tmp_path / "log", tmp_path / "one", CFTConfig(**options, per_device_train_batch_size=8))
+    both, alone = (load_file(run / "model" / "model.safetensors") for run in (tmp_path / "two", one))
+    assert all(torch.allclose(both[name], value, atol=1e-6) for name, value in alone.items())
 
 
 def test_what_fails_leaves_nothing(log, small_config, model_folder, tmp_path):

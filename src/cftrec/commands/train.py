@@ -46,7 +46,8 @@ class Train:
             measure = ranking_metrics
         with TrainingBar(f"train {self.out.name}") as bar:
             run = train(self.data, self.out, config, [bar], measure)
-        print(run)
+        if config.process_index == 0:
+            print(run)
 
 
 @dataclass

@@ -308,6 +308,7 @@ def _train_cell(
         config = configure()
         if taken := run.exists():  # the sweep was interrupted between the RUN and its account
             _check_run(run, config)
+            shutil.rmtree(run.with_name(f".{run.name}.checkpoints"), ignore_errors=True)
         trial.set_user_attr("run", str(run.relative_to(out)))
         if not taken:
             measure = ranking_metrics if config.best_metric == RANKED else None

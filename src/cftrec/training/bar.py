@@ -11,6 +11,8 @@ from cftrec.terminal import bars
 class TrainingBar(TrainerCallback):
     """A progress bar of optimizer steps with the latest loss; without a terminal, a line every tenth of the steps.
 
+    Of several ranks the first has one.
+
     As a context it closes the bar however the training ends, or the terminal would keep drawing it, without a cursor.
     """
 
@@ -29,11 +31,16 @@ class TrainingBar(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Open the bar."""
+        self.shown = state.is_world_process_zero
+        if not self.shown:
+            return
         self.bars.start()
         self.task = self.bars.add_task(self.description, total=state.max_steps, note="")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Move on by a step."""
+        if not self.shown:
+            return
         self.bars.update(self.task, completed=state.global_step, note=self.note)
         if self.bars.disable and (tenth := 10 * state.global_step // max(1, state.max_steps)) > self.reported:
             self.reported = tenth

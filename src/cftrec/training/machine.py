@@ -1,6 +1,8 @@
 """How training meets the machine: layout of steps, compiled layers, loader workers, what bf16 costs."""
 
+import os
 import sys
+import threading
 import time
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
@@ -52,8 +54,16 @@ def send_by_value(worker: int) -> None:
     """Let a loader's worker send tensors as bytes, not as files of shared memory.
 
     A batch is many small arrays. Received as files they would cost the training process more time than building them.
+    A worker ends with the training: one whose batch waits in a pipe that nobody reads would live for ever.
     """
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     ForkingPickler.register(torch.Tensor, lambda tensor: (torch.from_numpy, (tensor.numpy(),)))
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def compile_layers(model: Any, args: CFTConfig) -> None:

@@ -74,6 +74,10 @@ def train(
         Diverged: the loss, or a weight, has become no finite number; nothing is kept.
     """
     out = out.resolve()  # "." has no name, which a RUN needs
+    checkpoints = out.with_name(f".{out.name}.checkpoints")
+    if (out / MANIFEST).is_file() and checkpoints.is_dir():  # a kill came between the RUN and the end
+        with held(checkpoints):
+            shutil.rmtree(checkpoints)
     refuse_if_taken(out)
     refuse_unspellable(out)
     if out.name == "popular":
@@ -87,24 +91,29 @@ def train(
     source = {"path": str(data), "sha256": sha256(data / MANIFEST)} | _dataset_facts(dataset)
     options = config.to_options()
     identity = {"dataset": source["sha256"], "config": options, "files": _files_of(config)}
-    checkpoints = out.with_name(f".{out.name}.checkpoints")
     checkpoints.mkdir(parents=True, exist_ok=True)
-    with held(checkpoints) if config.process_index == 0 else nullcontext():
-        last = _claim(checkpoints, identity)
-        remove_unfinished(out)
+    first = config.process_index == 0  # of several ranks, the one that writes
+    with held(checkpoints) if first else nullcontext():
+        if first:
+            _claim(checkpoints, identity)
+            remove_unfinished(out)
+        _wait_for_ranks()
+        last = last_complete_checkpoint(checkpoints)
         config.output_dir = str(checkpoints)
         begin = time.perf_counter()
         try:
             trainer = _make_trainer(last, model, config, dataset, prompt, catalogue, callbacks, measure)
-            write_json(checkpoints / _LAYOUT, trainer.layout._asdict())
-            if trainer.objection and trainer.is_world_process_zero():
+            _wait_for_ranks()  # all have read the layout, if there was one
+            if first:
+                write_json(checkpoints / _LAYOUT, trainer.layout._asdict())
+            if trainer.objection and first:
                 print(f"cftrec: batches are padded, since {trainer.objection}", file=sys.stderr)
-            if config.bf16 and trainer.is_world_process_zero():
+            if config.bf16 and first:
                 warn_of_slow_bf16("bf16=true", model.device)
             result = trainer.train(resume_from_checkpoint=str(last) if last else None)
             _refuse_no_numbers(model)
         except BaseException as error:
-            if isinstance(error, Diverged) or last_complete_checkpoint(checkpoints) is None:
+            if first and (isinstance(error, Diverged) or last_complete_checkpoint(checkpoints) is None):
                 shutil.rmtree(checkpoints)  # nothing to go on from
             raise
         manifest = {
@@ -114,9 +123,16 @@ def train(
             "seconds": time.perf_counter() - begin,
             "resumed_from_step": int(last.name.split("-")[1]) if last else 0,
         }
-        _write(out, manifest, options, trainer, tokenizer)
-        shutil.rmtree(checkpoints)
+        if first:
+            _write(out, manifest, options, trainer, tokenizer)
+            shutil.rmtree(checkpoints)
+        _wait_for_ranks()
     return out
+
+
+def _wait_for_ranks() -> None:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
 
 
 def _write(out: Path, manifest: dict[str, Any], options: dict[str, Any], trainer: CFTTrainer, tokenizer: Any) -> None:
@@ -182,8 +198,8 @@ def _try_optimizer(trainer: CFTTrainer) -> None:
     get_scheduler(trainer.args.lr_scheduler_type, optimizer, 1, 9, scheduler_specific_kwargs=dict(kwargs))
 
 
-def _claim(checkpoints: Path, identity: dict[str, Any]) -> Path | None:
-    """Take the hidden folder where checkpoints live until the RUN is finished; return the one to go on from.
+def _claim(checkpoints: Path, identity: dict[str, Any]) -> None:
+    """Take the hidden folder where checkpoints live until the RUN is finished, emptied if none is to go on from.
 
     Raises:
         InputError: it holds the checkpoints of a training with other data or options.
@@ -193,7 +209,7 @@ def _claim(checkpoints: Path, identity: dict[str, Any]) -> Path | None:
         for left in checkpoints.iterdir():
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         write_json(mark, identity)
-        return None
+        return
     known = read_json(mark)
     if known != identity:
         then, now = known["config"], identity["config"]
@@ -205,7 +221,6 @@ def _claim(checkpoints: Path, identity: dict[str, Any]) -> Path | None:
             f"{checkpoints}: holds an interrupted training with other {', '.join(differs) or 'data'}; "
             "give the same to go on with it, or remove the folder to start anew"
         )
-    return last
 
 
 def _files_of(config: CFTConfig) -> dict[str, Any]:

@@ -194,6 +194,8 @@ class CFTTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add to the log line the parts of the loss and the work done since the last one.
 
+        The training's mean loss is that of its log, for transformers' leaves out what came before an interruption.
+
         Raises:
             Diverged: the loss or a part of it is no finite number.
         """
@@ -219,6 +221,9 @@ class CFTTrainer(Trainer):
             }
             self.logged_step, self.logged_at = self.state.global_step, now
             self.totals.zero_()
+        if "train_loss" in logs and (lines := [line for line in self.state.log_history if "loss" in line]):
+            steps = np.diff([line["step"] for line in lines], prepend=0)
+            logs["train_loss"] = float(np.average([line["loss"] for line in lines], weights=steps))
         super().log(logs, start_time)
 
     def evaluate(
