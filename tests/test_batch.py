@@ -226,6 +226,28 @@ def test_progress_counts_what_was_there_before(tmp_path):
     assert seen == [(2, 5), (4, 5), (5, 5)]
 
 
+@pytest.mark.parametrize("removed", range(4))
+def test_a_kill_among_the_last_removals_is_taken_up(tmp_path, monkeypatch, removed):
+    users, out = table(tmp_path, [["A"]] * 5), tmp_path / "out.parquet"
+    recommend_users(Ranker(), users, tmp_path / "whole.parquet", 2, part_users=2)
+    unlink, done = Path.unlink, []
+
+    def killed(path, **options):
+        if path.parent.name == f".{out.name}.parts":
+            done.append(path)
+            if len(done) > removed:
+                raise Killed
+        unlink(path, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Path, "unlink", killed)
+        recommend_users(Ranker(), users, out, 2, part_users=2)
+    assert (tmp_path / f".{out.name}.parts").is_dir()
+    recommend_users(Ranker(), users, out, 2, part_users=2)
+    assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    assert not (tmp_path / f".{out.name}.parts").exists()
+
+
 def test_another_job_is_not_taken_up(tmp_path):
     users, out = table(tmp_path, [["A"]] * 5), tmp_path / "out.parquet"
 

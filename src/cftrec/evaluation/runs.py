@@ -179,8 +179,8 @@ def _proof(run: EvaluatedRun) -> list[str]:
 def _check_same_targets(first: EvaluatedRun, run: EvaluatedRun) -> None:
     if run.evaluation.get("keep_history", False) != first.evaluation.get("keep_history", False):
         raise InputError(
-            f"{run.path}: one of it and {first.path} was evaluated with --keep-history and the other without; "
-            "run `cftrec evaluate` on both alike"
+            f"{run.path}: one of it and {first.path} was evaluated with --keep-history and the other without; run "
+            "`cftrec evaluate` on both alike, without it beside a baseline, which always leaves the history out"
         )
     mine, other = run.ranks.select(_KEY), first.ranks.select(_KEY)
     if mine.equals(other):
