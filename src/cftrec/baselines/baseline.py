@@ -64,12 +64,12 @@ def baseline(
         raise InputError(f"--trials {trials}: must be at least 1, which searches nothing")
     check_length(k)
     dataset = Dataset.load(data)
-    from cftrec.baselines.rectools_models import BATCH, PACKAGES, fit  # slow to import, and not everybody has it
-
     tried = candidates(model, settings, trials)
     if (len(tried) > 1 or "patience" in tried[0]) and not dataset.targets("validation").size:
         raise InputError(f"{data}: has no validation targets, by which {model} is tuned; prepare it with some")
     split_targets(dataset, split)  # what is wrong with it is said before hours of training
+    from cftrec.baselines.rectools_models import BATCH, PACKAGES, fit  # slow to import, and not everybody has it
+
     found = out.with_name(f".{out.name}.trials.json")
     identity = {"dataset": sha256(data / MANIFEST), "model": model, "candidates": tried}
     results, fitted = _search(model, dataset, tried, found, identity, bar) if len(tried) > 1 else ([], None)
