@@ -193,3 +193,11 @@ def test_options_that_make_no_split(options: dict[str, Any], message: str) -> No
 def test_a_log_over_the_memory_is_refused(tmp_path_factory: Any) -> None:
     with pytest.raises(InputError, match=r"option memory: 3 events need about .* GiB, over 1e-07; raise it"):
         prepared(tmp_path_factory, [("u", "a", n) for n in range(3)], {"a": "A"}, memory=1e-7)
+
+
+def test_a_row_split_is_cut_by_the_share_that_was_meant(tmp_path_factory: Any) -> None:
+    """1 - .05 - .05 is a little less than .9 in binary."""
+    events = [("u", item, n) for n, item in enumerate("ab" * 50 + "a")]
+    options = {"validation_share": 0.05, "test_share": 0.05}
+    data = prepared(tmp_path_factory, events, {"a": "A", "b": "B"}, split="rows", ties="source", **options)
+    assert data.manifest["split"]["rows"] == {"train": 90, "validation": 5, "test": 5}

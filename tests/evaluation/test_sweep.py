@@ -138,8 +138,10 @@ def test_a_cell_killed_between_its_training_and_its_account_is_not_trained_again
             sweep(data, tmp_path / "cut", space, options, metric="eval_normal", keep_all=True)
     (run,) = (tmp_path / "cut" / "cells").iterdir()
     before = (run / "manifest.json").stat().st_mtime_ns
+    left = run.with_name(f".{run.name}.checkpoints")  # as of a kill just before their removal
+    left.mkdir()
     again = sweep(data, tmp_path / "cut", space, options, metric="eval_normal", keep_all=True)
-    assert (run / "manifest.json").stat().st_mtime_ns == before
+    assert (run / "manifest.json").stat().st_mtime_ns == before and not left.exists()
     assert [(cell["options"], cell["value"]) for cell in again["cells"]] == [
         (cell["options"], cell["value"]) for cell in whole["cells"]
     ]

@@ -52,7 +52,8 @@ def train(
     """Fine-tune a model on a Dataset folder and write a RUN folder, whole or not at all.
 
     Checkpoints live in a hidden folder beside `out` until the RUN is finished; the same call after an interruption goes
-    on from the last whole one, to the same weights.
+    on from the last whole one, to the same weights. Of several ranks (torchrun) the first writes, and all return when
+    it has.
 
     A RUN holds `model/` (a transformers folder with its tokenizer), the catalogue, `prompt.json`, `config.yaml`,
     `log.json` (what was logged, and the work done), `manifest.json`, and `tensorboard/` where that was asked for.
