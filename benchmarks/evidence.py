@@ -15,6 +15,10 @@ its result is written anew. Searches that are finished before their study is are
     search        trials of every method's search on validation, evaluations and metric as of `cftrec sweep` (left out,
                   5 and NDCG@10), and options that differ while it searches
     methods       name: set (its own options), vary (what is searched, as `cftrec sweep --vary` takes it)
+    keep          true: what comparing needs of every RUN is kept beside the result, in `runs/`, and put back where the
+                  RUN is gone, so that a study of hours can get a seed or a method more on another day; nothing else
+                  can be asked of a RUN that was put back
+    against       the row that the page tests the others against (left out, plain fine-tuning)
     baselines     name: model of `cftrec baseline` (left out, the name), set, trials; like (a baseline whose settings,
                   searched or not, it has), data (source and options of another log that it is trained on, such as
                   one of more users; its lists of the study's targets are evaluated)
@@ -55,6 +59,7 @@ from cftrec.data import Dataset
 from cftrec.evaluation import compare
 from cftrec.evaluation.measures import TESTED
 from common import machine
+from evidence_kept import keep_run, put_back
 from evidence_page import write_page
 
 STUDIES = Path(__file__).parent / "quality"
@@ -401,11 +406,18 @@ class Runner:
         if search is not None:
             search.result()
         run, options = self.folder / f"{name}-{seed}", self.options(name) | {"seed": seed}
+        kept = RESULTS / "runs" / self.name / run.name
+        about = {"data": self.study["data"], "options": options, "evaluate": self.study.get("evaluate", "")}
+        if self.study.get("keep"):
+            put_back(kept, run, about)
         if not run.exists():
             self.command(run.name, ["train", self.data, "--out", run, "--set", *pairs(options)])
         if not (run / "evaluation.json").exists():
             words = shlex.split(self.study.get("evaluate", ""))
             self.command(f"evaluate-{run.name}", ["evaluate", run, self.data, *words])
+        if self.study.get("keep"):
+            with self.keeping:
+                keep_run(run, kept, about)
 
     def rank(self, name: str, way: str) -> None:
         assert self.base is not None

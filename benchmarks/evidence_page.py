@@ -96,7 +96,8 @@ def told_of(results: dict[str, Result], result: Result) -> list[tuple[str, ...]]
 
 def is_main(result: Result) -> bool:
     """Say whether a study compares CFT with plain fine-tuning on a log or of a model that no other study has."""
-    return "base" not in result["study"] or "model" in result["study"]["options"]
+    kinds = {name.split()[0] for name in result["methods"]}
+    return "base" not in result["study"] or ("model" in result["study"]["options"] and {"plain", "cft"} <= kinds)
 
 
 def lowered(title: str) -> str:
@@ -269,9 +270,9 @@ def minutes(result: Result, name: str) -> str:
 
 
 def tests_text(result: Result) -> str:
-    """Return the tests of each row against plain (or the first of ours), one line each."""
+    """Return the tests of each row against the one that the study names, else plain (or the first), one line each."""
     names = [row["model"] for row in result["summary"]["rows"]]
-    reference = next(name for name in ("plain", *names) if name in names)
+    reference = next(name for name in (result["study"].get("against"), own(result, "plain"), *names) if name in names)
     rows = []
     for name in names:
         if name != reference:

@@ -252,6 +252,36 @@ def test_a_study_whose_rows_are_its_own_does_not_train_its_base_again(place):
     assert run()[:2] == ["cft-1", "evaluate-cft-1"]
 
 
+def test_a_kept_study_gets_a_seed_more_without_training_the_others_again(place):
+    folder, run = place
+    small = yaml.safe_load((folder / "studies" / "small.yaml").read_text())
+    small |= {"seeds": [1], "keep": True, "baselines": {}, "mixed": {}, "rivals": {}}
+    small["methods"] = {"cft": {"set": {"learning_rate": "1e-3"}}, "plain": {"set": {"effect_weight": 0, "beta": 1}}}
+    (folder / "studies" / "a-part.yaml").unlink()
+
+    def with_(**changes):
+        (folder / "studies" / "small.yaml").write_text(yaml.safe_dump(small | changes, sort_keys=False))
+        return run("small")
+
+    first = ["cft-1", "evaluate-cft-1", "plain-1", "evaluate-plain-1"]
+    assert with_() == ["prepare", *first]
+    before = read_json(folder / "results" / "small.json")
+    shutil.rmtree(folder / "work")
+    assert with_(title="Nothing trained") == ["prepare"]
+    after = read_json(folder / "results" / "small.json")
+    assert [after[key] for key in ("methods", "summary")] == [before[key] for key in ("methods", "summary")]
+
+    shutil.rmtree(folder / "work")
+    assert with_(seeds=[1, 2]) == ["prepare", "cft-2", "evaluate-cft-2", "plain-2", "evaluate-plain-2"]
+    both = {row["model"]: row["NDCG@10"] for row in read_json(folder / "results" / "small.json")["summary"]["rows"]}
+    last = read_json(folder / "work" / "small" / "cft-2" / "metrics.json")["NDCG@10"]
+    one = {row["model"]: row["NDCG@10"] for row in before["summary"]["rows"]}
+    assert both["cft"] == pytest.approx((one["cft"] + last) / 2)
+
+    shutil.rmtree(folder / "work")  # what was made in another way is not put back
+    assert with_(evaluate="--effect-targets 6") == ["prepare", *first]
+
+
 def test_two_baselines_lists_are_mixed_by_weight_and_scale(tmp_path):
     rng = np.random.default_rng(1)
     scores = {name: rng.normal(size=(2, 5)) for name in ("first", "helper")}
