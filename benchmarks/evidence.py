@@ -15,9 +15,9 @@ its result is written anew. Searches that are finished before their study is are
     search        trials of every method's search on validation, evaluations and metric as of `cftrec sweep` (left out,
                   5 and NDCG@10), and options that differ while it searches
     methods       name: set (its own options), vary (what is searched, as `cftrec sweep --vary` takes it)
-    keep          true: what comparing needs of every RUN is kept beside the result, in `runs/`, and put back where the
-                  RUN is gone, so that a study of hours can get a seed or a method more on another day; nothing else
-                  can be asked of a RUN that was put back
+    keep          true: the lists of every RUN are kept beside the result, in `runs/`, and its evaluation is put back
+                  where the RUN is gone, so that a study of hours can get a seed or a method more on another day; not
+                  where something else is asked of the RUNs (`mixed`, or by a study whose base it is)
     against       the row that the page tests the others against (left out, plain fine-tuning)
     baselines     name: model of `cftrec baseline` (left out, the name), set, trials; like (a baseline whose settings,
                   searched or not, it has), data (source and options of another log that it is trained on, such as
@@ -59,7 +59,7 @@ from cftrec.data import Dataset
 from cftrec.evaluation import compare
 from cftrec.evaluation.measures import TESTED
 from common import machine
-from evidence_kept import keep_run, put_back
+from evidence_kept import add_facts, is_kept, keep_run, kept_lists
 from evidence_page import write_page
 
 STUDIES = Path(__file__).parent / "quality"
@@ -112,6 +112,8 @@ def read_studies() -> dict[str, Study]:
         base = read[study["base"]] if "base" in study else {}
         of = {"of": {key: base.get(key) for key in ("search", "methods", "baselines")}} if base else {}
         studies[name] = {key: base[key] for key in ("data", "options", "seeds") if base} | study | of
+        if base.get("keep") or (study.get("keep") and study.get("mixed")):
+            raise SystemExit(f"evidence: {name}: asks more of RUNs than their lists, which `keep` alone puts back")
     return studies
 
 
@@ -213,8 +215,9 @@ class Runner:
         """Refuse a work folder in which the same name stands for something else; more seeds and methods may come."""
         path = self.folder / "study.json"
         known = read_json(path) if path.exists() else self.study
-        differ = [key for key in ("data", "options", "search", "of") if known.get(key) != self.study.get(key)]
-        for kind in ("methods", "baselines"):
+        same = ("data", "options", "evaluate", "search", "of")
+        differ = [key for key in same if known.get(key) != self.study.get(key)]
+        for kind in ("methods", "baselines", "rivals"):
             had, wanted = known.get(kind, {}), self.study.get(kind, {})
             differ += [name for name in had if name in wanted and had[name] != wanted[name]]
         if differ:
@@ -407,17 +410,29 @@ class Runner:
             search.result()
         run, options = self.folder / f"{name}-{seed}", self.options(name) | {"seed": seed}
         kept = RESULTS / "runs" / self.name / run.name
-        about = {"data": self.study["data"], "options": options, "evaluate": self.study.get("evaluate", "")}
-        if self.study.get("keep"):
-            put_back(kept, run, about)
+        about = {key: self.study.get(key) for key in ("data", "evaluate")} | {"options": options}
+        dataset = Dataset.load(self.data)
+        is_there = bool(self.study.get("keep")) and is_kept(kept, dataset, about)
+        if is_there and not run.exists():
+            self.put_back(run, kept, dataset)
         if not run.exists():
             self.command(run.name, ["train", self.data, "--out", run, "--set", *pairs(options)])
         if not (run / "evaluation.json").exists():
             words = shlex.split(self.study.get("evaluate", ""))
             self.command(f"evaluate-{run.name}", ["evaluate", run, self.data, *words])
-        if self.study.get("keep"):
-            with self.keeping:
-                keep_run(run, kept, about)
+        if self.study.get("keep") and not is_there:
+            keep_run(run, dataset, kept, about)
+
+    def put_back(self, run: Path, kept: Path, dataset: Dataset) -> None:
+        """Make an evaluated RUN, but for its model, of what is kept of it."""
+        staging = self.folder / "put-back" / run.name
+        shutil.rmtree(staging, ignore_errors=True)
+        table = staging.with_name(f"{run.name}.parquet")
+        table.parent.mkdir(exist_ok=True)
+        kept_lists(kept, dataset).write_parquet(table)
+        self.command(f"put-back-{run.name}", ["evaluate", staging, self.data, "--predictions", table])
+        add_facts(staging, kept)
+        staging.rename(run)
 
     def rank(self, name: str, way: str) -> None:
         assert self.base is not None

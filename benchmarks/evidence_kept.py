@@ -1,73 +1,73 @@
 """What a comparison needs of RUNs that take hours, kept beside their study's result and put back where they are gone.
 
-No model, no scores of lists: a few hundred kB a RUN of some thousand users. What all RUNs of a study share, the
-catalogue and the popular lists, is there once.
+Kept are the lists as the items' numbers in the Dataset, in the order of its test targets, and facts: nothing of the
+log, which may not be copied. Whoever has the log makes the same Dataset and gets the RUN's evaluation again.
 """
 
-import shutil
+import hashlib
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import polars as pl
 
+from cftrec import Dataset
 from cftrec.artefacts import MANIFEST, read_json, write_json
+from cftrec.evaluation.evaluate import write_parquet
 
-COPIED = ("evaluation.json", "effects.json")
-CATALOGUE, POPULAR, RANKS, LOG = "catalogue.arrow", "popular.parquet", "ranks.parquet", "log.json"
-ABOUT = "about.json"  # the last of what is kept
+LISTS, FACTS = "lists.parquet", "facts.json"  # the facts come last
+TRAINED = ("config", "steps", "epochs", "parameters", "seconds")  # of a RUN's manifest
+EVALUATED = ("seconds", "effect_targets", "exact_share")  # of its evaluation
 
 
-def keep_run(run: Path, kept: Path, about: dict[str, Any]) -> None:
-    """Keep what comparing needs of an evaluated RUN, in a folder of its own beside those of the same study.
+def identity(dataset: Dataset) -> str:
+    """Return what stands for a Dataset's items, events and split, wherever it was made."""
+    key = hashlib.sha256("\n".join(dataset.items["item_id"].to_list()).encode())
+    for array in (dataset.offsets, dataset.events, dataset.split):
+        key.update(np.ascontiguousarray(array).tobytes())
+    return key.hexdigest()
 
-    Args:
-        run: the RUN, whose evaluation of the test split is kept.
-        kept: the folder; what is there is written anew.
-        about: what the RUN was made of, which `put_back` compares.
 
-    Raises:
-        ValueError: the RUN's catalogue or popular lists are not those of the study's other RUNs.
-    """
-    catalogue = pl.read_ipc(run / CATALOGUE).select("item_id", "title", "count")
-    shared = {CATALOGUE: catalogue, POPULAR: pl.read_parquet(run / POPULAR)}
+def keep_run(run: Path, dataset: Dataset, kept: Path, about: dict[str, Any]) -> None:
+    """Keep what comparing needs of a RUN's evaluation of all test targets; `about` says what it was made of."""
     kept.mkdir(parents=True, exist_ok=True)
-    for name, table in shared.items():
-        path = kept.parent / name
-        if not path.exists():
-            _write(path, table)
-        elif not table.equals(_read(path)):
-            raise ValueError(f"{run}: its {name} is not that of the study's other RUNs")
-    ranks = pl.read_parquet(run / RANKS)
-    _write(kept / RANKS, ranks.with_columns(scores=pl.lit(None, ranks.schema["scores"])))
-    tokens = sum(line.get("tokens_computed", 0) for line in read_json(run / LOG)["log"])
-    write_json(kept / LOG, {"log": [{"tokens_computed": tokens}]})
-    for name in COPIED:
-        write_json(kept / name, read_json(run / name))
-    write_json(kept / MANIFEST, read_json(run / MANIFEST) | {"files": {}})
-    write_json(kept / ABOUT, about)
+    (kept / FACTS).unlink(missing_ok=True)
+    number = {item: place for place, item in enumerate(dataset.items["item_id"].to_list())}
+    lists = [[number[item] for item in items] for items in pl.read_parquet(run / "ranks.parquet")["items"]]
+    write_parquet(kept / LISTS, pl.DataFrame({"items": pl.Series(lists, dtype=pl.List(pl.UInt32))}))
+    manifest, evaluation = read_json(run / MANIFEST), read_json(run / "evaluation.json")
+    facts = {
+        "about": about | {"dataset": identity(dataset)},
+        "manifest": {name: manifest[name] for name in TRAINED},
+        "evaluation": {name: evaluation[name] for name in EVALUATED},
+        "tokens_computed": sum(line.get("tokens_computed", 0) for line in read_json(run / "log.json")["log"]),
+        "effects": read_json(run / "effects.json"),
+    }
+    write_json(kept / FACTS, facts)
 
 
-def put_back(kept: Path, run: Path, about: dict[str, Any]) -> None:
-    """Make the folder of an evaluated RUN, without its model, if it is gone and one made of the same is kept."""
-    if run.exists() or not (kept / ABOUT).exists() or read_json(kept / ABOUT) != about:
-        return
-    with TemporaryDirectory(dir=run.parent, prefix=".") as staging:
-        folder = Path(staging) / run.name
-        folder.mkdir()
-        for name in (CATALOGUE, POPULAR):
-            _write(folder / name, _read(kept.parent / name))
-        for name in (RANKS, LOG, *COPIED, MANIFEST):
-            shutil.copy(kept / name, folder)
-        folder.rename(run)
+def is_kept(kept: Path, dataset: Dataset, about: dict[str, Any]) -> bool:
+    """Say whether a RUN made of the same is kept."""
+    return (kept / FACTS).exists() and read_json(kept / FACTS)["about"] == about | {"dataset": identity(dataset)}
 
 
-def _read(path: Path) -> pl.DataFrame:
-    return pl.read_ipc(path) if path.suffix == ".arrow" else pl.read_parquet(path)
+def kept_lists(kept: Path, dataset: Dataset) -> pl.DataFrame:
+    """Return a kept RUN's lists as `cftrec evaluate --predictions` takes them: user, history_length, items."""
+    positions = dataset.targets("test")
+    users, names = dataset.user_of(positions), dataset.items["item_id"].to_numpy()
+    return pl.DataFrame(
+        {
+            "user": dataset.users.gather(users).cast(pl.String),
+            "history_length": positions - dataset.offsets[users],
+            "items": [names[items].tolist() for items in pl.read_parquet(kept / LISTS)["items"].to_list()],
+        }
+    )
 
 
-def _write(path: Path, table: pl.DataFrame) -> None:
-    if path.suffix == ".arrow":
-        table.write_ipc(path, compression="zstd")
-    else:
-        table.write_parquet(path, compression="zstd", compression_level=22)
+def add_facts(folder: Path, kept: Path) -> None:
+    """Make an evaluation of the kept lists that of the RUN: its training, its times, and the history's effect."""
+    facts = read_json(kept / FACTS)
+    write_json(folder / "evaluation.json", read_json(folder / "evaluation.json") | facts["evaluation"])
+    write_json(folder / "effects.json", facts["effects"])
+    write_json(folder / "log.json", {"log": [{"tokens_computed": facts["tokens_computed"]}]})
+    write_json(folder / MANIFEST, read_json(folder / MANIFEST) | facts["manifest"] | {"files": {}})

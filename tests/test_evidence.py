@@ -266,20 +266,30 @@ def test_a_kept_study_gets_a_seed_more_without_training_the_others_again(place):
     first = ["cft-1", "evaluate-cft-1", "plain-1", "evaluate-plain-1"]
     assert with_() == ["prepare", *first]
     before = read_json(folder / "results" / "small.json")
+    kept = list((folder / "results" / "runs").rglob("*"))
+    assert {file.name for file in kept if file.is_file()} == {"lists.parquet", "facts.json"}
+    assert not any(b"Title" in file.read_bytes() or b"u1" in file.read_bytes() for file in kept if file.is_file())
     shutil.rmtree(folder / "work")
-    assert with_(title="Nothing trained") == ["prepare"]
+    back = ["put-back-cft-1", "put-back-plain-1"]
+    assert with_(title="Nothing trained") == ["prepare", *back]
     after = read_json(folder / "results" / "small.json")
-    assert [after[key] for key in ("methods", "summary")] == [before[key] for key in ("methods", "summary")]
+    assert after["summary"] == before["summary"] and after["methods"] == before["methods"]
 
     shutil.rmtree(folder / "work")
-    assert with_(seeds=[1, 2]) == ["prepare", "cft-2", "evaluate-cft-2", "plain-2", "evaluate-plain-2"]
+    further = ["cft-2", "evaluate-cft-2", "plain-2", "evaluate-plain-2"]
+    assert with_(seeds=[1, 2]) == ["prepare", *back, *further]
     both = {row["model"]: row["NDCG@10"] for row in read_json(folder / "results" / "small.json")["summary"]["rows"]}
     last = read_json(folder / "work" / "small" / "cft-2" / "metrics.json")["NDCG@10"]
     one = {row["model"]: row["NDCG@10"] for row in before["summary"]["rows"]}
     assert both["cft"] == pytest.approx((one["cft"] + last) / 2)
 
-    shutil.rmtree(folder / "work")  # what was made in another way is not put back
+    with pytest.raises(SystemExit, match="small: not finished"):  # what is there was made in another way
+        with_(evaluate="--effect-targets 6")
+    shutil.rmtree(folder / "work")  # and is not put back
     assert with_(evaluate="--effect-targets 6") == ["prepare", *first]
+    (folder / "studies" / "own.yaml").write_text(yaml.safe_dump({"title": "Own", "base": "small"}))
+    with pytest.raises(SystemExit, match="own: asks more of RUNs than their lists"):
+        run("small")
 
 
 def test_two_baselines_lists_are_mixed_by_weight_and_scale(tmp_path):
