@@ -106,6 +106,7 @@ def test_refusals_leave_nothing(tmp_path, data, capsys):
     assert "'popular' is" in fails(capsys, data, "--model", "ease", "--out", tmp_path / "popular")
     assert "not a dataset folder" in fails(capsys, tmp_path / "none", "--model", "ease", "--out", out)
     assert "not empty" in fails(capsys, data, "--model", "ease", "--out", data)
+    assert "its name is not UTF-8" in fails(capsys, data, "--model", "ease", "--out", tmp_path / "e\udcff")
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 

@@ -244,6 +244,16 @@ def test_one_run_under_two_names_differs_by_nothing(tmp_path, evaluated):
     assert (test["difference"], test["p"], test["p_permutation"], test["ci"]) == (0.0, 1.0, 1.0, [0.0, 0.0])
 
 
+def test_notes_and_provenance_tell_runs_of_one_name_by_those_given(tmp_path, evaluated):
+    run = evaluated("cft", noise=3.0)
+    facts = json.loads((run / "evaluation.json").read_text()) | {"unknown_targets": 3}
+    (run / "evaluation.json").write_text(json.dumps(facts))
+    summary = compare([run, run], tmp_path / "out", names=["one", "cft"], draws=50)
+    told = [note for note in summary["notes"] if "does not know 3 of the targets" in note]
+    assert [note.partition(" does")[0] for note in told] == ["one (cft)", "cft"]
+    assert "Every option of one (cft)" in " ".join(Page((tmp_path / "out/report.html").read_text()).text)
+
+
 def test_slices_of_every_model(tmp_path, two):
     summary = compare(two, tmp_path / "out")
     stored = json.loads((two[1] / "slices.json").read_text())["rows"]

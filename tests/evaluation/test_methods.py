@@ -13,6 +13,8 @@ def run(name, *, dataset="d", part="", way=None, **config):
         run_name=name,
         part=part,
         path=Path("runs") / name / part,
+        run=Path("runs") / name,
+        given=None,
         manifest={"config": config, "dataset": {"sha256": dataset}},
         evaluation={"way": way} if way else {},
     )
@@ -30,7 +32,9 @@ def test_lists_made_in_other_ways_are_methods_of_their_own():
 
 
 def grouped(runs, names=None, group_seeds=True):
-    found = methods(runs, names or [None] * len(runs), group_seeds)
+    for one, name in zip(runs, names or [None] * len(runs), strict=True):
+        one.given = name
+    found = methods(runs, group_seeds)
     return {method.name: [one.name for one in method.runs] for method in found}
 
 
@@ -57,6 +61,7 @@ def test_configs_that_differ_in_the_seed_alone_are_one_method():
         ("cft", "again", "cft"),
         ("cft", "cft-2", "cft"),
         ("1", "2", "1"),
+        ("cft-21", "cft-22", "cft-21"),
     ],
 )
 def test_the_method_is_called_as_its_runs_less_their_seeds(first, second, name):
@@ -70,6 +75,16 @@ def test_a_run_alone_keeps_its_name():
     }
 
 
+def test_what_came_of_a_way_to_rank_does_not_part_seeds():
+    runs = [run(f"cft-{n}", part="ungrounded", way={"beams": 4, "written": 160, "invented": n}, seed=n) for n in (1, 2)]
+    assert grouped(runs) == {"cft/ungrounded": ["cft-1/ungrounded", "cft-2/ungrounded"]}
+
+
+def test_rows_of_the_same_runs_have_them_in_one_order():
+    runs = [run("r1", seed=1), run("r2", seed=2), *(run(f"r{n}", part="beam-1", seed=n) for n in (2, 1))]
+    assert grouped(runs, [*"aabb"], False) == {"a": ["r1", "r2"], "b": ["r1/beam-1", "r2/beam-1"]}
+
+
 def test_runs_without_a_config_are_never_grouped():
     runs = [run("one"), run("two")]
     assert grouped(runs) == {"one": ["one"], "two": ["two"]}
@@ -78,7 +93,8 @@ def test_runs_without_a_config_are_never_grouped():
 
 def test_given_names_group_and_rename():
     runs = [run("a", seed=1, beta=0.5), run("b", seed=2, beta=1), run("c", seed=1, beta=0.5)]
-    found = methods(runs, ["x", "x", None], True)
+    runs[0].given = runs[1].given = "x"
+    found = methods(runs, True)
     assert {method.name: [one.name for one in method.runs] for method in found} == {"x": ["a", "b"], "c": ["c"]}
     assert found[0].seeds == [1, 2]
     assert differing_options(found[0]) == ["beta"]
@@ -91,7 +107,7 @@ def test_names_in_the_call(tmp_path):
     assert split_name("runs/beta=1") == (None, Path("runs/beta=1"))
     (tmp_path / "a=b").mkdir()
     assert split_name(str(tmp_path / "a=b")) == (None, tmp_path / "a=b")
-    for text in ("=run", "cft="):
+    for text in ("=run", "cft=", "c\udcffft=run"):
         with pytest.raises(InputError, match="write NAME=RUN"):
             split_name(text)
 

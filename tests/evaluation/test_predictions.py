@@ -230,8 +230,17 @@ class TestCommand:
             assert f"-k {k}: must be at least 20" in self.refused(capsys, out, data, "--predictions", table, "-k", k)
         assert "no such file" in self.refused(capsys, out, data, "--predictions", tmp_path / "none.csv")
         assert "'popular' is" in self.refused(capsys, tmp_path / "popular", data, "--predictions", table)
+        assert "its name is not UTF-8" in self.refused(capsys, tmp_path / "s\udcff", data, "--predictions", table)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "lists.csv"]
         assert "not empty" in self.refused(capsys, data, data, "--predictions", table)
+
+    def test_lists_are_no_longer_than_the_catalogue(self, capsys, tmp_path, data):
+        (tmp_path / "lists.csv").write_text("user,item,rank\nu0,i1,1\n")
+        main(
+            ["evaluate", str(tmp_path / "a"), str(data), "--predictions", str(tmp_path / "lists.csv"), "-k", f"{10**9}"]
+        )
+        facts = json.loads((tmp_path / "a" / "evaluation.json").read_text())
+        assert facts["k"] == max(20, facts["catalogue_items"])
 
     def test_what_is_weak_is_said(self, capsys, tmp_path, data):
         (tmp_path / "lists.csv").write_text("user,item,rank\nu0,i1,1\nu99,i1,1\n")

@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cftrec.artefacts import MANIFEST, read_json, refuse_if_taken, sha256, write_json
+from cftrec.artefacts import MANIFEST, read_json, refuse_if_taken, refuse_unspellable, sha256, write_json
 from cftrec.baselines.settings import Settings, candidates, read_settings
 from cftrec.data.dataset import Dataset
 from cftrec.errors import InputError
 from cftrec.evaluation.cases import split_targets
-from cftrec.evaluation.evaluate import Evaluation, Progress, check_length, evaluate
+from cftrec.evaluation.evaluate import Evaluation, Progress, evaluate, list_length
 from cftrec.evaluation.predictions import save_predictions
 from cftrec.evaluation.verdict import POPULAR
 
@@ -62,8 +62,9 @@ def baseline(
         raise InputError(f"{out}: '{POPULAR}' is the popularity baseline's name in comparisons; name another folder")
     if trials is not None and trials < 1:
         raise InputError(f"--trials {trials}: must be at least 1, which searches nothing")
-    check_length(k)
+    refuse_unspellable(out)
     dataset = Dataset.load(data)
+    k = list_length(k, dataset.items.height)
     tried = candidates(model, settings, trials)
     if (len(tried) > 1 or "patience" in tried[0]) and not dataset.targets("validation").size:
         raise InputError(f"{data}: has no validation targets, by which {model} is tuned; prepare it with some")

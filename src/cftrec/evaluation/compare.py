@@ -1,7 +1,7 @@
 """Compare evaluated RUNs with each other and with popularity: who is best, and how sure that is."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -64,8 +64,9 @@ def compare(
     refuse_if_taken(out)
     if draws < 1:
         raise InputError(f"--draws {draws}: must be at least 1")
-    read = read_runs(runs)
-    rows = _rows(read, methods(read, names or [None] * len(read), group_seeds))
+    given = names or [None] * len(runs)
+    read = [replace(run, given=name) for run, name in zip(read_runs(runs), given, strict=True)]
+    rows = _rows(read, methods(read, group_seeds))
     summary = _summarise(read, rows, draws, seed, progress or (lambda done, total: None))
     html = render_report(summary, [row.shown for row in rows], read)
     manifest = {"runs": [{"name": run.name, "folder": run.path.name} for run in read], "draws": draws, "seed": seed}

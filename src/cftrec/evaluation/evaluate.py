@@ -118,7 +118,7 @@ def evaluate(
         recommender: the RUN, ready to search; a `Scorer` also has its log p measured.
         dataset: the log; its split decides the targets.
         split: "train", "validation" or "test".
-        k: length of the lists, at least 20, which is as far as the metrics look.
+        k: length of the lists, at least 20, which is as far as the metrics look; at most all items.
         out: the RUN's folder, where the files go into `evaluation_folder`. None writes nothing.
         progress: called with (targets done, targets in all) after each batch, those whose effect is measured counted
             twice.
@@ -140,7 +140,7 @@ def evaluate(
             with another way to rank, or a helper's table of another content than that of the same name which the folder
             holds the evaluation with.
     """
-    check_length(k)
+    k = list_length(k, len(recommender.catalogue.item_ids))
     _check(batch_size, effect_targets, prior)
     if way is not None and way.facts.get("top", k) < k:
         raise InputError(f"--top {way.facts['top']}: must be at least -k {k}, so many of which are listed")
@@ -204,10 +204,16 @@ def evaluate(
     return result
 
 
-def check_length(k: int) -> None:
-    """Refuse lists that are too short for the metrics."""
-    if k < max(CUTOFFS):
-        raise InputError(f"-k {k}: must be at least {max(CUTOFFS)}, which is as far as the metrics look")
+def list_length(k: int, items: int) -> int:
+    """Return how long lists of a catalogue are kept: none has more than all items.
+
+    Raises:
+        InputError: lists that are too short for the metrics.
+    """
+    least = max(CUTOFFS)
+    if k < least:
+        raise InputError(f"-k {k}: must be at least {least}, which is as far as the metrics look")
+    return min(k, max(least, items))
 
 
 def _check(batch_size: int, effect_targets: int, prior: str) -> None:

@@ -13,6 +13,7 @@ from cftrec.evaluation.runs import EvaluatedRun
 
 SEEDS = ("seed", "data_seed")
 """Options in which RUNs of one method differ."""
+_COUNTED = ("written", "invented")  # what came of a way to rank, and is no part of it
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,16 @@ def split_name(text: str) -> tuple[str | None, Path]:
     name, separator, folder = text.partition("=")
     if not separator or "/" in name or Path(text).exists():
         return None, Path(text)
-    if not name or not folder:
-        raise InputError(f"{text}: write NAME=RUN, such as cft=runs/cft-1")
+    if not name or not folder or not _is_text(name):
+        raise InputError(f"{text!a}: write NAME=RUN, such as cft=runs/cft-1, the name in UTF-8")
     return name, Path(folder)
 
 
-def methods(runs: Sequence[EvaluatedRun], names: Sequence[str | None], group_seeds: bool) -> list[Method]:
+def _is_text(name: str) -> bool:
+    return name.encode(errors="replace").decode() == name
+
+
+def methods(runs: Sequence[EvaluatedRun], group_seeds: bool) -> list[Method]:
     """Return the rows of a comparison, in the order of their first RUNs.
 
     RUNs that are given one name are seeds of one method. With `group_seeds`, so are RUNs without a given name whose
@@ -46,17 +51,20 @@ def methods(runs: Sequence[EvaluatedRun], names: Sequence[str | None], group_see
     apart ("cft-1", "cft-2": "cft"), or as the first of them.
 
     Args:
-        runs: evaluated RUNs.
-        names: the name given to each; None: the RUN's own.
+        runs: evaluated RUNs, and the names given to them.
         group_seeds: group RUNs by their configs.
 
     Raises:
         InputError: two methods of one name; a RUN or a seed comes twice in a method.
     """
     grouped: dict[tuple[str, str], list[EvaluatedRun]] = {}
-    for run, name in zip(runs, names, strict=True):
+    for run in runs:
+        name = run.given
         key = ("name", name) if name is not None else ("config", _identity(run)) if group_seeds else ("", str(run.path))
         grouped.setdefault(key, []).append(run)
+    first = {run.run: place for place, run in reversed(list(enumerate(runs)))}
+    for group in grouped.values():
+        group.sort(key=lambda run: first[run.run])  # rows of the same RUNs have them in the same order
     found = [Method(key[1] if key[0] == "name" else _common_name(group), group) for key, group in grouped.items()]
     for method in found:
         _check_seeds(method)
@@ -83,7 +91,7 @@ def _common_name(group: Sequence[EvaluatedRun]) -> str:
     """Return the RUNs' names less a final seed, where that leaves one name; else the first RUN's name."""
     if len(group) == 1:
         return group[0].name
-    left = {re.sub(rf"[-_. ]*(seed|s)?[-_. ]*{_config(run).get('seed')}$", "", run.run_name) for run in group}
+    left = {re.sub(rf"[-_. ]*(seed|s)?[-_. ]*(?<!\d){_config(run).get('seed')}$", "", run.run_name) for run in group}
     if len(left) > 1 or left == {""}:
         return group[0].name
     return "/".join([*left, *filter(None, [group[0].part])])
@@ -110,7 +118,8 @@ def _identity(run: EvaluatedRun) -> str:
     config = {key: value for key, value in _config(run).items() if key not in SEEDS}
     if not _config(run):
         return str(run.path)
-    return _text([config, run.manifest.get("dataset", {}).get("sha256"), run.part, run.evaluation.get("way")])
+    way = {key: value for key, value in run.evaluation.get("way", {}).items() if key not in _COUNTED}
+    return _text([config, run.manifest.get("dataset", {}).get("sha256"), run.part, way])
 
 
 def _config(run: EvaluatedRun) -> dict[str, Any]:

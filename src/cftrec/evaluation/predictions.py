@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from cftrec.artefacts import MANIFEST, new_folder, refuse_if_taken, sha256
+from cftrec.artefacts import MANIFEST, new_folder, refuse_if_taken, refuse_unspellable, sha256
 from cftrec.data.dataset import Dataset
 from cftrec.data.sources.sheet import read_table
 from cftrec.errors import InputError
-from cftrec.evaluation.evaluate import Evaluation, check_length, evaluate
+from cftrec.evaluation.evaluate import Evaluation, evaluate, list_length
 from cftrec.evaluation.given_lists import Lists, read_lists
 from cftrec.evaluation.ranker import Found, Items
 from cftrec.evaluation.verdict import POPULAR
@@ -52,14 +52,16 @@ def evaluate_predictions(out: Path, data: Path, file: Path, split: str = "test",
         The evaluation: `scores` are null where the table has none, and so is `exact`, of which a table says nothing.
 
     Raises:
-        InputError: `out` is taken, the dataset cannot be read, or the table cannot be used (`read_lists`).
+        InputError: `out` is taken or its name is not UTF-8, k is below 20, the dataset cannot be read, or the table cannot
+            be used (`read_lists`).
     """
     out = out.resolve()
     refuse_if_taken(out)
     if out.name == POPULAR:
         raise InputError(f"{out}: '{POPULAR}' is the popularity baseline's name in comparisons; name another folder")
-    check_length(k)
+    refuse_unspellable(out)
     dataset = Dataset.load(data)
+    k = list_length(k, dataset.items.height)
     sheet = read_table(file)
     lists = read_lists(sheet, dataset, split, k)
     result = evaluate(_StandingLists(dataset, out.name, lists), dataset, split, k)

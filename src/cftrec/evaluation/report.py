@@ -248,7 +248,7 @@ def _provenance(run: EvaluatedRun) -> dict[str, Any]:
     config = run.manifest.get("config", {})
     seconds = _find(run.manifest, "seconds")
     return {
-        "name": run.name,
+        "name": run.label,
         "base": _find(config, "model"),
         "steps": _find(run.manifest, "steps"),
         "minutes": None if seconds is None else float(seconds) / 60,

@@ -33,6 +33,7 @@ class EvaluatedRun:
         item_ids: the catalogue, in item order.
         titles: item id -> title (untrusted text).
         counts: int64 [I] training events of each item.
+        given: the name that a comparison was told to call it or its method by; None: its own.
     """
 
     path: Path
@@ -46,6 +47,7 @@ class EvaluatedRun:
     item_ids: list[str]
     titles: dict[str, str]
     counts: NDArray[np.int64]
+    given: str | None = None
 
     @property
     def run(self) -> Path:
@@ -56,6 +58,11 @@ class EvaluatedRun:
     def name(self) -> str:
         """What it is called in a comparison."""
         return f"{self.run_name}/{self.part}" if self.part else self.run_name
+
+    @property
+    def label(self) -> str:
+        """What tells it from the other RUNs of a comparison: its row's name, and its own."""
+        return self.name if self.given in (None, self.name) else f"{self.given} ({self.name})"
 
 
 @dataclass(frozen=True)
@@ -139,12 +146,12 @@ def notes(runs: Sequence[EvaluatedRun]) -> list[str]:
     for run in runs:
         if run.item_ids != first.item_ids:
             told.append(
-                f"{run.name} ranks {len(run.item_ids):,} items and {first.name} {len(first.item_ids):,}, "
+                f"{run.label} ranks {len(run.item_ids):,} items and {first.label} {len(first.item_ids):,}, "
                 "not the same catalogue: their ranks are not strictly comparable."
             )
         elif not np.array_equal(run.counts, first.counts):
             told.append(
-                f"{run.name} was trained on other events than {first.name}; popularity is that of {first.name}."
+                f"{run.label} was trained on other events than {first.label}; popularity is that of {first.label}."
             )
         if (
             len(
@@ -153,13 +160,13 @@ def notes(runs: Sequence[EvaluatedRun]) -> list[str]:
             )
             > 1
         ):
-            told.append(f"{run.name} was trained on another data set than it is evaluated on.")
+            told.append(f"{run.label} was trained on another data set than it is evaluated on.")
         if unknown := run.evaluation.get("unknown_targets", 0):
-            told.append(f"{run.name} does not know {unknown:,} of the targets; they count as misses.")
+            told.append(f"{run.label} does not know {unknown:,} of the targets; they count as misses.")
         if dropped := run.evaluation.get("unknown_history_items", 0):
-            told.append(f"{run.name} does not know {dropped:,} events of the histories; they were left out.")
+            told.append(f"{run.label} does not know {dropped:,} events of the histories; they were left out.")
         told += _proof(run)
-        told += [f"{run.name}: {note}" for note in run.evaluation.get("notes", [])]
+        told += [f"{run.label}: {note}" for note in run.evaluation.get("notes", [])]
     return told
 
 
@@ -170,10 +177,10 @@ def _proof(run: EvaluatedRun) -> list[str]:
         return []
     if "beams" in way:
         return [
-            f"The lists of {run.name} are the titles nearest to what the model wrote freely; nothing is proved of them."
+            f"The lists of {run.label} are the titles nearest to what the model wrote freely; nothing is proved of them."
         ]
     why = "were cut by the beam" if "beam" in way else "hit the search budget"
-    return [f"{share:.1%} of the lists of {run.name} are certified exact; the others {why}."]
+    return [f"{share:.1%} of the lists of {run.label} are certified exact; the others {why}."]
 
 
 def _check_same_targets(first: EvaluatedRun, run: EvaluatedRun) -> None:
