@@ -52,8 +52,8 @@ def evaluate_predictions(out: Path, data: Path, file: Path, split: str = "test",
         The evaluation: `scores` are null where the table has none, and so is `exact`, of which a table says nothing.
 
     Raises:
-        InputError: `out` is taken or its name is not UTF-8, k is below 20, the dataset cannot be read, or the table cannot
-            be used (`read_lists`).
+        InputError: `out` is taken or its name is not UTF-8, k is below 20, the dataset cannot be read, or the table
+            cannot be used (`read_lists`).
     """
     out = out.resolve()
     refuse_if_taken(out)

@@ -176,9 +176,8 @@ def _proof(run: EvaluatedRun) -> list[str]:
     if share == 1:
         return []
     if "beams" in way:
-        return [
-            f"The lists of {run.label} are the titles nearest to what the model wrote freely; nothing is proved of them."
-        ]
+        what = "are the titles nearest to what the model wrote freely; nothing is proved of them."
+        return [f"The lists of {run.label} {what}"]
     why = "were cut by the beam" if "beam" in way else "hit the search budget"
     return [f"{share:.1%} of the lists of {run.label} are certified exact; the others {why}."]
 
