@@ -18,7 +18,6 @@ its result is written anew. Searches that are finished before their study is are
     keep          true: the lists of every RUN are kept beside the result, in `runs/`, and its evaluation is put back
                   where the RUN is gone, so that a study of hours can get a seed or a method more on another day; not
                   where something else is asked of the RUNs (`mixed`, or by a study whose base it is)
-    against       the row that the page tests the others against (left out, plain fine-tuning)
     baselines     name: model of `cftrec baseline` (left out, the name), set, trials; like (a baseline whose settings,
                   searched or not, it has), data (source and options of another log that it is trained on, such as
                   one of more users; its lists of the study's targets are evaluated)

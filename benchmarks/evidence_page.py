@@ -85,7 +85,8 @@ def told_of(results: dict[str, Result], result: Result) -> list[tuple[str, ...]]
     method, mixed = best_of(result), best_mixed(result)
     if method is not None and mixed is None and (is_main(result) or (base and "sasrec" in result["baselines"])):
         name = title if base is None or is_main(result) else f"{base['study']['title']}, {lowered(title)}"
-        gain = over(result, own(result, "cft"), own(result, "plain")) if is_main(result) else ""
+        again = {"cft", "plain"} <= {*result["methods"]}  # both trained once more
+        gain = over(result, own(result, "cft"), own(result, "plain")) if is_main(result) or again else ""
         lines.append((name, count, gain, *standing(result, method)))
     if mixed is not None:
         log, helper = (base or result)["study"]["title"], helper_of(result, mixed)
@@ -201,7 +202,7 @@ def section(name: str, result: Result) -> str:
     study = result["study"]
     parts = [f"## {study['title']}"]
     if "question" in study:
-        parts.append(prose(study["question"] + seeds(study)))
+        parts.append(prose(study["question"] + seeds(result)))
     else:
         parts.append(prose(setting(result)))
     parts += [f"![{METRIC} of every row with its interval](results/{name}.svg)", rows_table(result)]
@@ -228,11 +229,15 @@ def setting(result: Result) -> str:
     )
 
 
-def seeds(study: dict[str, Any]) -> str:
-    """Say with which seeds a question's methods are trained, or mixed; those beside them may have more."""
-    if not study.get("methods") and not study.get("mixed"):
+def seeds(result: Result) -> str:
+    """Say with which seeds a question's methods are trained, or mixed, and which rows beside them have others."""
+    study, own_rows = result["study"], {*result["methods"], *result.get("mixed", {})}
+    if not own_rows:
         return ""
-    return f" {'Seeds' if len(study['seeds']) > 1 else 'One seed:'} {', '.join(map(str, study['seeds']))}."
+    beside = {name: len(runs) for name, runs in result["summary"]["seeds"].items() if name not in own_rows}
+    told = [f"{name} {count}" for name, count in beside.items() if count != len(study["seeds"])]
+    text = f" {'Seeds' if len(study['seeds']) > 1 else 'One seed:'} {', '.join(map(str, study['seeds']))}."
+    return text + (f" Trainings of the rows beside: {', '.join(told)}." if told else "")
 
 
 def rows_table(result: Result) -> str:
@@ -270,9 +275,9 @@ def minutes(result: Result, name: str) -> str:
 
 
 def tests_text(result: Result) -> str:
-    """Return the tests of each row against the one that the study names, else plain (or the first), one line each."""
+    """Return the tests of each row against the study's plain fine-tuning (or the first row), one line each."""
     names = [row["model"] for row in result["summary"]["rows"]]
-    reference = next(name for name in (result["study"].get("against"), own(result, "plain"), *names) if name in names)
+    reference = next(name for name in (own(result, "plain"), *names) if name in names)
     rows = []
     for name in names:
         if name != reference:

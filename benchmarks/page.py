@@ -32,8 +32,10 @@ DECODERS = {
 INTRODUCTION = """# Performance
 
 Made by `benchmarks/page.py` from the JSON under `benchmarks/results/`; nothing here is typed by hand. `make bench`
-measures again (TRL by `benchmarks/peers/README.md`). The sides of a table took turns in one process; times are medians,
-and ratios are medians over the turns of one side's time over the other's in the same turn.
+measures again, but for TRL (`benchmarks/peers/README.md`), compiled layers (`train_step.py --compiled`,
+`compiled_step.py`) and serving (`serving.py`). Where a table has sides, they took turns in one process; times are
+medians, and ratios are medians over the turns of one side's time over the other's in the same turn. Preparing a long
+log and serving are single runs.
 """
 
 Result = dict[str, Any]
@@ -383,8 +385,10 @@ def serving(results: list[Result]) -> list[str]:
     text = [
         prose(
             "A RUN behind HTTP, clients and service on one machine. The batch decoder answers the same histories in "
-            "batches as large as there are clients, before and after; half load is requests at random times, half as "
-            "many as the full load had answered. An explanation is of one item over the whole history."
+            "batches as large as there are clients, before and after. Half load is requests at random times, half as "
+            "many a second as the full load had answered, whether or not those before are answered, each on a "
+            "connection of its own; failed are those of either load that got no answer, or another than 200. An "
+            "explanation is of one item over the whole history."
         )
     ]
     rows = [
@@ -396,14 +400,30 @@ def serving(results: list[Result]) -> list[str]:
             f"{result['served_over_batch']:.2f}",
             " to ".join(seconds(result["half_load"][name]) for name in ("p50_s", "p99_s")),
             f"{result['half_load_p99_over_p50']:.1f}",
+            f"{failed(result):,}",
             f"{100 * result['memory']['growth']:.1f} % in {result['memory']['requests']:,} requests",
             *(f"{found:.2f}" if found else "" for found in map(result["explain_over_recommend"].get, SOFTMAXES)),
         )
         for result in results
     ]
-    head = ("model", "clients", "requests/s", "over batch decoder", "p50 to p99 at half load", "p99 over p50", "memory")
+    head = (
+        "model",
+        "clients",
+        "requests/s",
+        "over batch decoder",
+        "p50 to p99 at half load",
+        "p99 over p50",
+        "failed",
+        "memory",
+    )
     text.append(table((*head, "explain over recommend, catalogue", "vocabulary softmax"), rows))
     return text
+
+
+def failed(result: Result) -> int:
+    """Return how many requests of both loads did not come to their answer."""
+    statuses = [result[load]["statuses"] for load in ("full_load", "half_load")]
+    return sum(count for one in statuses for status, count in one.items() if status != "200")
 
 
 def machines(results: list[Result]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

@@ -47,8 +47,8 @@ async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body: 
     return head.split()[1], "connection: close" not in head
 
 
-async def client(port: int, bodies: list[bytes], until: float, pause: float, load: Load, rng: random.Random) -> None:
-    """Ask until the time is up, or the service has closed its door; every `pause` seconds on average."""
+async def client(port: int, bodies: list[bytes], until: float, load: Load, rng: random.Random) -> None:
+    """Ask until the time is up, or the service has closed its door."""
     while time.monotonic() < until:
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -58,8 +58,6 @@ async def client(port: int, bodies: list[bytes], until: float, pause: float, loa
         stays = True
         try:
             while stays and time.monotonic() < until:
-                if pause:
-                    await asyncio.sleep(rng.expovariate(1 / pause))
                 begin = time.monotonic()
                 status, stays = await ask(reader, writer, rng.choice(bodies))
                 load.statuses[status] += 1
@@ -69,14 +67,40 @@ async def client(port: int, bodies: list[bytes], until: float, pause: float, loa
         writer.close()
 
 
-async def clients(port: int, bodies: list[bytes], count: int, seconds: float, rate: float | None = None) -> Load:
-    """Let clients ask for some seconds; `rate` requests a second in all, or as fast as they are answered."""
+async def clients(port: int, bodies: list[bytes], count: int, seconds: float) -> Load:
+    """Let clients ask for some seconds, as fast as they are answered."""
     load, begin = Load(), time.monotonic()
-    until = begin + seconds
-    pause = count / rate if rate else 0.0
-    await asyncio.gather(*(client(port, bodies, until, pause, load, random.Random(n)) for n in range(count)))
+    await asyncio.gather(*(client(port, bodies, begin + seconds, load, random.Random(n)) for n in range(count)))
     load.lasted_s = time.monotonic() - begin
     return load
+
+
+async def arrivals(port: int, bodies: list[bytes], rate: float, seconds: float) -> Load:
+    """Ask at random times, `rate` requests a second on average, whether or not those before are answered.
+
+    Each has a connection of its own, and its time counts from when it was due.
+    """
+    load, begin, rng = Load(), time.monotonic(), random.Random(0)
+    due, asked = rng.expovariate(rate), []
+    while due < seconds:
+        await asyncio.sleep(begin + due - time.monotonic())
+        asked.append(asyncio.create_task(arrival(port, rng.choice(bodies), begin + due, load)))
+        due += rng.expovariate(rate)
+    await asyncio.gather(*asked)
+    load.lasted_s = time.monotonic() - begin
+    return load
+
+
+async def arrival(port: int, body: bytes, due: float, load: Load) -> None:
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        status, _ = await ask(reader, writer, body)
+        writer.close()
+    except (ConnectionError, asyncio.IncompleteReadError) as error:
+        load.statuses[type(error).__name__] += 1
+        return
+    load.statuses[status] += 1
+    load.seconds.append(time.monotonic() - due)
 
 
 def batch_rate(recommender: Any, histories: list[list[str]], size: int, k: int, seconds: float) -> float:
@@ -129,7 +153,7 @@ def main(args: argparse.Namespace) -> None:
         memory = process.memory_info().rss
         full = uvloop.run(clients(port, bodies, args.clients, args.seconds))
         rate = len(full.seconds) / full.lasted_s
-        half = uvloop.run(clients(port, bodies, args.clients, args.seconds, rate / 2))
+        half = uvloop.run(arrivals(port, bodies, rate / 2, args.seconds))
         grown = process.memory_info().rss / memory - 1
         ending = uvloop.run(with_sigterm(service, port, bodies, args.clients))
         code = service.wait(60)
@@ -144,7 +168,12 @@ def main(args: argparse.Namespace) -> None:
         "served_per_s": rate,
         "served_over_batch": rate / ((before + after) / 2),
         "full_load": {"statuses": full.statuses, "p50_s": full.quantile(0.5), "p99_s": full.quantile(0.99)},
-        "half_load": {"statuses": half.statuses, "p50_s": half.quantile(0.5), "p99_s": half.quantile(0.99)},
+        "half_load": {
+            "asked_per_s": rate / 2,
+            "statuses": half.statuses,
+            "p50_s": half.quantile(0.5),
+            "p99_s": half.quantile(0.99),
+        },
         "half_load_p99_over_p50": half.quantile(0.99) / half.quantile(0.5),
         "memory": {"requests": len(full.seconds) + len(half.seconds), "growth": grown, "mib": memory / 2**20},
         "sigterm": {"statuses": ending.statuses, "exit_code": code},

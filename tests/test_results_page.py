@@ -60,6 +60,7 @@ RESULT = {
     },
     "summary": {
         "headline": "",
+        "seeds": {"plain": [{}, {}], "cft": [{}, {}]},
         "rows": [row("sasrec", 0.09), row("plain", 0.07), row("cft", 0.08)],
         "tests": [
             pair("plain", "sasrec", -0.02, 0.01),
@@ -139,7 +140,8 @@ def test_what_is_sure_is_said_with_its_sign_and_what_a_study_lacks_is_passed_ove
 def test_a_question_with_a_sasrec_of_its_own_is_told_of_under_its_log_s_name():
     asked = RESULT | {"study": RESULT["study"] | {"title": "Another way", "base": "a"}}
     both = {"a": RESULT, "b": asked}
-    assert told(both)[1] == "| A log, another way | 2 |  | cft | 0.0800 | +0.0100 (1.000) | -0.0100 (0.600) |  |"
+    line = "| A log, another way | 2 | +0.0100 (1.000) | cft | 0.0800 | +0.0100 (1.000) | -0.0100 (0.600) |  |"
+    assert told(both)[1] == line
     assert "in any study (1)" in opening(both), "what its log's main study says is not counted twice"
     assert len(told({"a": RESULT, "b": asked | {"baselines": {}}})) == 1
 
@@ -218,6 +220,14 @@ def test_a_mixture_is_told_of_under_its_log_s_name_with_its_weights(tmp_path):
     assert fair in opening(against)
     assert "| both | helper_weight 0.8, helper_scale 20 | 0.2000 | complete |\n" in made
     assert "\n|  | helper_weight 0.5 | 0.1000 | complete |" in made
+
+
+def test_a_question_says_which_rows_beside_it_have_more_trainings():
+    study = RESULT["study"] | {"title": "Part", "question": "Which?", "base": "a", "seeds": [1]}
+    summary = RESULT["summary"] | {"seeds": {"plain": [{}, {}], "cft": [{}, {}], "detached": [{}, {}]}}
+    part = RESULT | {"study": study, "methods": {"detached": FACTS}, "summary": summary}
+    assert evidence_page.seeds(part) == " One seed: 1. Trainings of the rows beside: plain 2, cft 2."
+    assert evidence_page.seeds(part | {"study": study | {"seeds": [1, 2]}}) == " Seeds 1, 2."
 
 
 def test_tables_hold_every_row_search_and_test():
