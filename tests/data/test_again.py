@@ -1,15 +1,22 @@
 """A second preparation into the same folder: nothing to do for the same input and options, refused for others."""
 
 import importlib.metadata
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import public_shapes as shapes
 import pytest
 from hand_written import INTER, ITEM
 
+from cftrec.artefacts import new_folder
 from cftrec.cli import main
 from cftrec.data import PrepareOptions, already_prepared, prepare
+from cftrec.data.again import names_beside
+from cftrec.data.options import named_options
+from cftrec.data.sources import read_source
 from cftrec.errors import InputError
 
 
@@ -17,6 +24,17 @@ from cftrec.errors import InputError
 def made(atomic: Path, tmp_path: Path) -> tuple[Path, Path]:
     prepare(atomic, "recbole").save(tmp_path / "d")
     return atomic, tmp_path / "d"
+
+
+def dataset_of(log: Path) -> Path:
+    """Write the manifest that a preparation of a log's file leaves, for public shapes are too short to be split."""
+    options = PrepareOptions()
+    facts = read_source(log, "auto", options).facts
+    facts["names_beside"] = names_beside(log, [file["name"] for file in facts["files"]])
+    out = log.parent / "made"
+    with new_folder(out, "dataset", {"source": facts, "options": named_options(options)}):
+        pass
+    return out
 
 
 def test_the_same_again_is_nothing_to_do(made: tuple[Path, Path], tmp_path: Path) -> None:
@@ -69,6 +87,53 @@ def test_a_file_of_items_counts_as_input(folder: Callable[..., Path], tmp_path: 
     items.write_text("item_id,title\na,A\nb,C\n")
     with pytest.raises(InputError, match=r"items.csv differs"):
         already_prepared(tmp_path / "d", source / "log.csv", "table", options)
+
+
+@pytest.mark.parametrize(
+    ("shape", "name"),
+    [
+        ("AMAZON_2014", "reviews_Video_Games_5.json"),
+        ("AMAZON_2023", "Video_Games.jsonl"),
+        ("STEAM", "steam_reviews.json"),
+        ("STEAM_OWNED", "australian_users_items.json"),
+        ("GOODREADS", "goodreads_interactions_children.json"),
+        ("YELP", "yelp_academic_dataset_review.json"),
+        ("MINIONEREC", "train/Office_5_2016-10-2018-11.csv"),
+    ],
+)
+def test_another_file_beside_the_one_read_is_other_input(folder: Callable[..., Path], shape: str, name: str) -> None:
+    source = folder(getattr(shapes, shape))
+    log = source / name
+    out = dataset_of(log)
+    assert already_prepared(out, log, "auto", PrepareOptions())
+    for file in list(source.rglob(log.name)):  # a split's other parts have its name
+        shutil.copy(file, file.with_name(f"other_{file.name}"))
+    with pytest.raises(InputError, match=rf"other input \(other_{re.escape(log.name)}\)"):
+        already_prepared(out, log.with_name(f"other_{log.name}"), "auto", PrepareOptions())
+
+
+def test_the_other_log_of_a_folder_is_other_input(folder: Callable[..., Path]) -> None:
+    path = folder(shapes.LASTFM_HETREC)
+    out = dataset_of(path / "user_taggedartists-timestamps.dat")
+    with pytest.raises(InputError, match=r"other input \(user_artists.dat\)"):
+        already_prepared(out, path / "user_artists.dat", "auto", PrepareOptions())
+
+
+def test_another_table_in_the_same_folder_is_refused(
+    folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = "user_id,item_id,title\nu,a,A\nu,b,B\nu,a,A\n"
+    path = folder({"log.csv": log, "other.csv": log + "v,b,B\n", "items.csv": "item_id,title\na,A\nb,B\n"})
+    for words in ([], ["--items", str(path / "items.csv")]):
+        out = str(tmp_path / f"d{len(words)}")
+        main(["prepare", str(path / "log.csv"), "--out", out, *words])
+        capsys.readouterr()
+        main(["prepare", str(path / "log.csv"), "--out", out, *words])
+        assert "already prepared" in capsys.readouterr().out
+        for other in ("other.csv", "items.csv"):
+            with pytest.raises(SystemExit) as stop:
+                main(["prepare", str(path / other), "--out", out, *words])
+            assert stop.value.code == 2 and f"other input ({other})" in capsys.readouterr().err
 
 
 def test_the_command_says_so_and_leaves_the_folder_alone(

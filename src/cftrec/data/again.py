@@ -57,6 +57,14 @@ def _difference(manifest: dict[str, Any], source: str | Path, format: str, optio
     found, _ = recognise(source) if format == AUTO else (format, "")
     if found != facts["format"]:
         return f"another format ({facts['format']})"
+    return _other_input(facts, source, options)
+
+
+def _other_input(facts: dict[str, Any], source: str | Path, options: PrepareOptions) -> str | None:
+    """Return which of the files read differs, in words, or None."""
+    named = _folder(source)
+    if named.is_file() and named.name != Path(facts["files"][0]["name"]).name:  # the log comes first, in every format
+        return f"other input ({named.name})"
     for place, file in enumerate(facts["files"]):
         of_items = options.items if place == len(facts["files"]) - 1 else None
         path = Path(of_items) if of_items else _find(source, file["name"])
