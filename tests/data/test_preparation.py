@@ -135,6 +135,13 @@ def test_users_who_lose_all_their_events_go_whatever_the_options() -> None:
     assert dataset.manifest["steps"][6]["users"] == {"in": 2, "kept": 1, "dropped": {"below_min_user_events": 1}}
 
 
+@pytest.mark.parametrize("repeats", ["keep", "first"])
+def test_a_part_of_users_who_lost_all_their_events_is_passed_over(repeats: str) -> None:
+    events = [(user, "abdg"[n % 4], n) for user in "uw" for n in range(30)]
+    dataset = prepared([*events[:30], ("v", "e", 0), *events[30:]], max_untitled=0.5, memory=5e-6, repeats=repeats)
+    assert dataset.users.to_list() == ["u", "w"] and len(dataset.events) == (60 if repeats == "keep" else 8)
+
+
 def test_a_sample_of_users_keeps_all_their_events_and_all_items() -> None:
     events = [(user, item, 0) for user in "uvwxyz" for item in "abd"]
     whole = prepared(events, timed=False)
@@ -190,6 +197,12 @@ def test_an_id_brings_no_line_break_into_a_title() -> None:
     titles = {"5": "X", "6\n7": "X", "8": "Y"}
     dataset = prepared([("u", item, 0) for item in titles], timed=False, titles=titles, same_title="distinguish")
     assert dataset.items["title"].to_list() == ["X [5]", "X [6 7]", "Y"]
+
+
+def test_ids_that_differ_in_white_space_only_give_way_to_numbers() -> None:
+    titles = {"a b": "X", "c": "X", "a  b": "X", "2": "X [3]", "d": "Y"}
+    dataset = prepared([("u", item, 0) for item in titles], timed=False, titles=titles, same_title="distinguish")
+    assert dataset.items["title"].to_list() == ["X [1]", "X [c]", "X [3] [a b]", "X [3] [2]", "Y"]
 
 
 @pytest.mark.parametrize("same_title", ["merge", "distinguish", "keep"])

@@ -53,14 +53,19 @@ def drop_untitled(tables: Tables, options: PrepareOptions) -> Outcome:
 
 
 def resolve_same_titles(tables: Tables, options: PrepareOptions) -> Outcome:
-    """Merge items with equal titles into the first of them, tell them apart by their item ids, or count them."""
+    """Merge items with equal titles into the first of them, tell them apart by their item ids, or count them.
+
+    Ids that read the same in a title, for they differ in white space only, tell nothing apart: the items' numbers do.
+    """
     if options.same_title == "keep":
         return tables, {}, {"items_with_a_title_of_another": int(tables.items["title"].is_duplicated().sum())}
     if options.same_title == "distinguish":
         items, renamed = tables.items, pl.repeat(False, tables.items.height, eager=True)
         while (same := items["title"].is_duplicated()).any():  # again, for a title may read "X [7]" from the start
             renamed |= same
-            named = pl.format("{} [{}]", "title", pl.col("item_id").str.replace_all(r"\s+", " "))
+            by_id = pl.format("{} [{}]", "title", pl.col("item_id").str.replace_all(r"\s+", " "))
+            by_number = pl.format("{} [{}]", "title", pl.int_range(1, pl.len() + 1))
+            named = pl.when(by_id.is_duplicated()).then(by_number).otherwise(by_id)
             items = items.with_columns(pl.when(same).then(named).otherwise("title").alias("title"))
         return replace(tables, items=items), {}, {"renamed_items": int(renamed.sum())}
     rows = tables.items.select("title").with_row_index("row")

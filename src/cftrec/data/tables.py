@@ -95,13 +95,14 @@ def user_parts(offsets: Ints, options: PrepareOptions) -> Iterator[tuple[int, in
     """Yield ranges of users whose events are worked on together; a range may be one user of many events.
 
     A million events fit the processor's caches better than all; but at most some 32 parts, since each is looked up
-    among all events, and never more than an eighth of the memory.
+    among all events, and never more than an eighth of the memory. Ranges of users without events are left out.
     """
     size = min(max(_PART_EVENTS, int(offsets[-1]) // 32), int(options.memory * 2**30 / 8 / _PART_BYTES))
     start = 0
     while start < len(offsets) - 1:
         stop = max(start + 1, int(np.searchsorted(offsets, offsets[start] + max(1, size), side="right")) - 1)
-        yield start, stop
+        if offsets[start] < offsets[stop]:
+            yield start, stop
         start = stop
 
 
