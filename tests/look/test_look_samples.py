@@ -54,6 +54,16 @@ def test_the_text_is_what_the_tokens_say(data: Dataset, preset: str, window: tup
     assert shown.notes == (["the end-of-sequence token follows each target"] if PRESETS[preset].eos else [])
 
 
+def test_outside_training_the_newest_items_are_shown(data: Dataset) -> None:
+    """As a recommender shows a history: the last `window` items, or the prompt without history where there is none."""
+    shown = draw_samples(data, View(window=2, history_stride=2), split="test")
+    template, titles = load_template("plain"), item_texts(data.items, "{title}")
+    seen = [[titles[item] for item in data.history(position, 2)] for position in range(40, 44)]
+    assert [sample.shown for sample in shown.samples] == [0, 1, 2, 2]
+    assert [sample.prompt for sample in shown.samples[1:]] == [template.prompt_text("item", s) for s in seen[1:]]
+    assert shown.samples[0].prompt == shown.without_history
+
+
 def test_draws_are_seeded_and_bounded(data: Dataset) -> None:
     few = draw_samples(data, View(), split="test", count=99)
     assert [(sample.user, sample.history) for sample in few.samples] == [("x", n) for n in range(4)]

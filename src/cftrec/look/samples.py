@@ -50,14 +50,19 @@ def draw_samples(dataset: Dataset, view: View, *, split: str = "train", count: i
     positions = targets[np.sort(drawn)]
     users = dataset.user_of(positions)
     first = dataset.offsets[users]
-    starts = first + window_starts(positions - first, view.window, view.history_stride)
+    # Only training moves its windows in strides; who evaluates or recommends shows the newest items.
+    stride = view.history_stride if split == "train" else 1
+    starts = first + window_starts(positions - first, view.window, stride)
     template, texts = load_template(view.prompt), item_texts(dataset.items, view.item_text)
+    without_history = template.fill(view.category)[2]
     samples = [
         Sample(
             user=dataset.users[user],
             history=position - begin,
             shown=position - start,
-            prompt=template.prompt_text(view.category, [texts[item] for item in dataset.events[start:position]]),
+            prompt=template.prompt_text(view.category, [texts[item] for item in dataset.events[start:position]])
+            if start < position
+            else without_history,
             target=template.target_text(texts[dataset.events[position]]),
         )
         for position, user, begin, start in zip(*(a.tolist() for a in (positions, users, first, starts)), strict=True)
@@ -67,4 +72,4 @@ def draw_samples(dataset: Dataset, view: View, *, split: str = "train", count: i
         notes.append("this is the user's message; the model's chat template stands around it and ends the target")
     elif template.eos:
         notes.append("the end-of-sequence token follows each target")
-    return Samples(split, samples, template.fill(view.category)[2], notes)
+    return Samples(split, samples, without_history, notes)

@@ -12,7 +12,7 @@ class View:
         category: what the items are, such as movie; goes into the prompt.
         item_text: an item's text, made of the item table's columns, such as '{title} ({brand})'.
         window: most recent items a prompt shows (W).
-        history_stride: a window's start moves every s items, so that samples share it; 1 is the paper.
+        history_stride: a window's start moves every s items in training, so that samples share it; 1 is the paper.
     """
 
     prompt: str = "plain"
