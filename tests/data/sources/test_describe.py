@@ -1,5 +1,7 @@
 """What `--describe` says of each public shape, and that it reads no further than it must."""
 
+import gzip
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,9 +10,9 @@ import pytest
 from hand_written import INTER, ITEM
 
 from cftrec.cli import main
-from cftrec.data import PrepareOptions
+from cftrec.data import PrepareOptions, prepare
 from cftrec.data.sources import describe as describing
-from cftrec.data.sources import recognise
+from cftrec.data.sources import read_source, recognise
 from cftrec.data.sources.describe import describe
 from cftrec.errors import InputError
 
@@ -73,6 +75,31 @@ def test_only_the_first_lines_are_read(folder: Write, monkeypatch: pytest.Monkey
     with pytest.raises(InputError, match="1 fields, where 4 are due"):
         monkeypatch.setattr(describing, "LOOKED_AT", 100)
         describe(path, "auto", PrepareOptions())
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.jsonl"])
+def test_a_compressed_table_that_keeps_its_name_is_described_and_prepared(
+    folder: Write, tmp_path: Path, name: str
+) -> None:
+    rows = [("u", "abc"[n], "ABC"[n]) for n in range(3)]
+    if name == "x.jsonl":
+        text = "".join(json.dumps(dict(zip(("user_id", "item_id", "title"), row, strict=True))) + "\n" for row in rows)
+    else:
+        between = "," if name == "x.csv" else "\t"
+        text = "".join(between.join(row) + "\n" for row in [("user_id", "item_id", "title"), *rows])
+    path = folder({name: gzip.compress(text.encode())}) / name
+    assert "3 rows looked at: 3 events, 1 users, 3 items" in describe(path, "auto", PrepareOptions())
+    made = prepare(path, options=PrepareOptions(items=str(path)))
+    assert len(made.events) == 3 and made.items["title"].to_list() == ["A", "B", "C"]
+
+
+def test_blank_lines_are_not_all_that_is_looked_at(folder: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = folder({"x.inter": "\n\n\n" + INTER, "x.item": "\n\n" + ITEM, "x.csv": "\n\nuser_id,item_id,title\nu,a,A\n"})
+    assert "6 rows looked at: 6 events" in describe(path, "recbole", PrepareOptions())
+    assert read_source(path, "recbole", PrepareOptions()).events.height == 6
+    monkeypatch.setattr(describing, "LOOKED_AT", 2)
+    with pytest.raises(InputError, match="the log holds no event"):
+        describe(path / "x.csv", "auto", PrepareOptions())
 
 
 def test_a_given_split_is_said(folder: Write) -> None:

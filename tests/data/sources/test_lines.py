@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cftrec.data.sources import lines
+from cftrec.data.sources import compressed, lines
 from cftrec.data.sources.lines import first_lines, read_fields
 from cftrec.errors import InputError
 
@@ -57,7 +57,7 @@ def test_zstd_that_is_not_installed_says_how(tmp_path: Path, monkeypatch: pytest
     def missing(name: str) -> None:
         raise ImportError(name)
 
-    monkeypatch.setattr(lines.importlib, "import_module", missing)
+    monkeypatch.setattr(compressed.importlib, "import_module", missing)
     with pytest.raises(InputError, match=r"pip install backports.zstd"):
         read_fields(path, FIELDS)
 
@@ -83,7 +83,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
 def test_a_long_file_shows_how_far_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(lines, "_LONG", 2**20)
+    monkeypatch.setattr(compressed, "_LONG", 2**20)
     monkeypatch.setattr(lines, "_BLOCK", 2**18)
     path = tmp_path / "x.tsv"
     path.write_bytes(b"1\t2\n" * 2**19)

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from cftrec.data.sources.lines import opened
+from cftrec.data.sources.compressed import opened
 from cftrec.data.sources.log import Log, SourceOptions, item_frame
 from cftrec.data.sources.samples import PARTS, SAMPLE, samples_log, sound, string_lists
 from cftrec.data.sources.sheet import Sheet, files_in, listed, read_bytes

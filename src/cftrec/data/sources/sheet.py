@@ -1,7 +1,6 @@
 """A file of rows and columns, read as text with exact places for messages: the one way sources open files."""
 
 import csv
-import hashlib
 import io
 import itertools
 import json
@@ -15,6 +14,7 @@ from typing import Any
 import polars as pl
 
 from cftrec.artefacts import sha256
+from cftrec.data.sources.compressed import opened
 from cftrec.errors import InputError
 
 csv.field_size_limit(2**31 - 1)  # a description is not too long at 128 KiB
@@ -238,18 +238,18 @@ def files_in(folder: Path) -> list[str]:
 
 
 def read_bytes(path: Path, limit: int | None = None, quotes: bool = False) -> tuple[bytes, dict[str, Any]]:
-    """Return a file's bytes and facts; with `limit` those of its first lines, up to a line that ends outside quotes."""
-    try:
-        if limit is None:
-            content = path.read_bytes()
-            return content, {"name": path.name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        with path.open("rb") as file:
-            content = b"".join(itertools.islice(file, limit))
-            while quotes and content.count(b'"') % 2 and (line := file.readline()):
-                content += line
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); name a file that is there") from error
-    return content, {"name": path.name, "bytes": path.stat().st_size}
+    """Return a file's bytes, out of what compresses it, and its facts.
+
+    With `limit` those of its first lines, up to one that is not blank and ends outside quotes.
+    """
+    with opened(path, False) as (file, _):
+        content = file.read() if limit is None else b"".join(itertools.islice(file, limit))
+        if limit is not None and not content.removeprefix(BOM).strip():
+            content += next((line for line in file if line.strip()), b"")
+        while quotes and content.count(b'"') % 2 and (line := file.readline()):
+            content += line
+    facts: dict[str, Any] = {"name": path.name, "bytes": path.stat().st_size}
+    return content, facts if limit is not None else facts | {"sha256": sha256(path)}
 
 
 def _as_utf8(path: Path, content: bytes, latin: bool) -> bytes:

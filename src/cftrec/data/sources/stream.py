@@ -7,7 +7,8 @@ from pathlib import Path
 import polars as pl
 
 from cftrec.artefacts import sha256
-from cftrec.data.sources.lines import Codes, Lines, opened
+from cftrec.data.sources.compressed import opened
+from cftrec.data.sources.lines import Codes, Lines
 from cftrec.data.sources.sheet import BOM, Sheet, parse_text, read_text
 from cftrec.errors import InputError
 

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cftrec.artefacts import sha256
-from cftrec.data.sources.lines import Codes, Lines, opened
+from cftrec.data.sources.compressed import opened
+from cftrec.data.sources.lines import Codes, Lines
 from cftrec.data.sources.sheet import BOM, Sheet, are_whole, read_table
 
 _ROWS = 2**18  # of a Parquet part
