@@ -94,6 +94,12 @@ def test_without_info_the_rows_tell_titles_and_semantic_ids(folder: Write) -> No
     assert dict(log.items.select("item_id", "sid").rows())["8"] == "<a_1> <b_2> <c_4>"
 
 
+def test_items_that_info_lacks_have_the_titles_of_histories(folder: Write) -> None:
+    info = "<a_1><b_2><c_4>\tPaper, as listed\t8\n<a_2><b_0><c_0>\t\t9\n"
+    log = read_source(folder({**shapes.MINIONEREC, "info/Office_5_2016-10-2018-11.txt": info}), "auto", PLAIN)
+    assert log.items.select("item_id", "title").rows() == [("8", "Paper, as listed"), ("9", "Ink"), ("7", "Pen, red")]
+
+
 def test_one_of_several_data_sets_is_named_by_its_csv(folder: Write) -> None:
     other = {name.replace("Office", "Toys"): text for name, text in shapes.MINIONEREC.items()}
     path = folder({**shapes.MINIONEREC, **other})

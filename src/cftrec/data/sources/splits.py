@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from cftrec.data.sources.lines import Block, Lines, decoded_block, first_lines, read_lines
-from cftrec.data.sources.log import Log, SourceOptions, item_frame
+from cftrec.data.sources.log import Log, SourceOptions, has_text, item_frame
 from cftrec.data.sources.samples import PARTS, SAMPLE, lists, samples_log
 from cftrec.data.sources.sheet import Sheet, files_in, listed, read_text
 from cftrec.errors import InputError
@@ -130,12 +130,14 @@ def _items(sheets: list[Sheet], known: Lines | None) -> pl.DataFrame:
     """Return the items of the info file, then those that only rows tell, with what the rows tell of either."""
     of_targets = pl.concat([_of_targets(sheet) for sheet in sheets]).group_by("item_id", maintain_order=True)
     told = of_targets.agg(pl.all().drop_nulls().first())
-    if known is None:
-        shown = pl.concat([told.select("item_id", "title"), *(_of_histories(sheet) for sheet in sheets)])
-        first = shown.group_by("item_id", maintain_order=True).agg(pl.col("title").drop_nulls().first())
-    else:
-        extra = told.select("item_id", "title").join(known.frame, on="item_id", how="anti")
-        first = pl.concat([known.frame.select("item_id", "title"), extra])
+    listed = None if known is None else known.frame.filter(has_text("title"))["item_id"]
+    shown = pl.concat([told.select("item_id", "title"), *(_of_histories(sheet, listed) for sheet in sheets)])
+    first = shown.group_by("item_id", maintain_order=True).agg(pl.col("title").drop_nulls().first())
+    if known is not None:
+        extra = first.join(known.frame, on="item_id", how="anti", maintain_order="left")
+        own = known.frame.select("item_id", pl.when(has_text("title")).then("title"))
+        own = own.join(first, on="item_id", how="left", maintain_order="left")
+        first = pl.concat([own.select("item_id", pl.coalesce("title", "title_right")), extra])
         told = told.join(known.frame.unique("item_id", keep="first"), on="item_id", how="full", coalesce=True)
         told = told.with_columns(pl.coalesce("sid_right", "sid").alias("sid"))
     whole = first.join(told.select("item_id", *_OTHERS.values()), on="item_id", how="left", maintain_order="left")
@@ -153,9 +155,14 @@ def _of_targets(sheet: Sheet) -> pl.DataFrame:
     return frame.with_columns(pl.when(pl.all() != "").then(pl.all()))
 
 
-def _of_histories(sheet: Sheet) -> pl.DataFrame:
+def _of_histories(sheet: Sheet, listed: pl.Series | None) -> pl.DataFrame:
+    """Return the titles that histories tell of the items that are not among those listed."""
     if "history_item_title" not in sheet.frame.columns:
         return pl.DataFrame(schema={"item_id": pl.String, "title": pl.String})
-    frame = pl.DataFrame([lists(sheet.column(f"history_item_{what}")).alias(what) for what in ("id", "title")])
-    even = frame.filter(pl.col("id").list.len() == pl.col("title").list.len())
-    return even.explode("id", "title").drop_nulls().select(pl.col("id").alias("item_id"), "title")
+    frame = pl.DataFrame([lists(sheet.column("history_item_id")).alias("item_id"), sheet.column("history_item_title")])
+    if listed is not None:  # titles are slow to read, and few rows, if any, have items that info has not
+        ids = frame.select("item_id").with_row_index("row").explode("item_id")
+        frame = frame[ids.filter(~pl.col("item_id").is_in(listed.implode()))["row"].unique().sort()]
+    frame = frame.select("item_id", lists(frame["history_item_title"]).alias("title"))
+    even = frame.filter(pl.col("item_id").list.len() == pl.col("title").list.len())
+    return even.explode("item_id", "title").drop_nulls()
