@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -704,6 +705,14 @@ def test_help_and_exit_codes_of_the_process():
     failed = subprocess.run([*command, "recommend", "/", "--history", "x"], capture_output=True, text=True, check=False)
     assert failed.returncode == 2
     assert failed.stderr.count("\n") == 1
+
+
+def test_what_the_terminal_cannot_hold_is_escaped(tmp_path):
+    (tmp_path / "x.csv").write_text("user_id,item_id,title\nu,1,Amélie\n", encoding="utf-8")
+    command = [sys.executable, "-m", "cftrec.cli", "prepare", "--describe", str(tmp_path / "x.csv")]
+    ascii_only = os.environ | {"PYTHONIOENCODING": "ascii"}
+    shown = subprocess.run(command, capture_output=True, text=True, env=ascii_only, check=True).stdout
+    assert "titles   Am\\xe9lie" in shown
 
 
 @pytest.mark.skipif(not GAMES.is_dir(), reason="the Amazon Games log lies beside the project's own checkout only")

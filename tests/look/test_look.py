@@ -1,6 +1,9 @@
 """`cftrec data`, end to end: what is printed, and the page."""
 
+import os
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -80,6 +83,33 @@ def test_a_page_is_not_written_over(folder: Path, tmp_path: Path, capsys: pytest
     assert stop.value.code == 2
     assert "mine.html: is there already" in capsys.readouterr().err
     assert (tmp_path / "mine.html").read_text() == "x"
+
+
+def test_names_in_another_coding_are_escaped(tmp_path: Path) -> None:
+    log = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.csv"))
+    log.write_text("user_id,item_id,title\n" + "".join(f"u,{n},T{n}\n" for n in range(4)))
+    main(["prepare", str(log), "--out", str(tmp_path / "d")])
+    command = [sys.executable, "-m", "cftrec.cli", "data", str(tmp_path / "d"), "--html", str(tmp_path / "page.html")]
+    strict = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    shown = subprocess.run(command, capture_output=True, text=True, env=strict, check=True).stdout
+    assert "caf\\udce9.csv: 1 users" in shown
+    assert "caf\\udce9.csv" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_a_page_that_cannot_be_written_leaves_nothing(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    for page, reason in (("page.html", "No space left"), ("nowhere/page.html", "No such file")):
+        with pytest.raises(SystemExit) as stop:
+            main(["data", str(folder), "--html", str(tmp_path / page)])
+        assert stop.value.code == 2
+        assert f"{page}: cannot be written ({reason}" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_damage_is_found_whatever_the_size(

@@ -1,5 +1,6 @@
 """What is done with logs: prepare one, draw a planted one, look at one."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -101,7 +102,7 @@ class Data:
         for line in lines(summary, samples):
             print(line)
         if self.html is not None:
-            self.html.write_text(render_page(dataset, summary, samples), encoding="utf-8")
+            _write_whole(self.html, render_page(dataset, summary, samples))
             print(self.html)
         if self.alpaca is not None:
             from cftrec.text import write_alpaca
@@ -109,3 +110,16 @@ class Data:
             view = self.view
             written = write_alpaca(dataset, view.prompt, self.alpaca, category=view.category, window=view.window)
             print(f"{self.alpaca}: " + ", ".join(f"{count:,} {split}" for split, count in written.items()) + " records")
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file whole or not at all; what UTF-8 cannot hold, as of a file's name in another coding, is escaped."""
+    staging = path.with_name(f".{path.name}.partial")
+    try:
+        staging.write_bytes(text.encode(errors="backslashreplace"))
+        staging.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); name another file") from error
+    finally:
+        with suppress(OSError):
+            staging.unlink(missing_ok=True)
