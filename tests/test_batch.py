@@ -299,6 +299,27 @@ def test_bad_tables(tmp_path, name, content, message):
     assert [path.name for path in tmp_path.iterdir()] == ([name] if content is not None else [])
 
 
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ({"user": ["a"], "item": [["i0", "i1"]]}, "item holds nested values; .* lists of items in column history"),
+        ({"user": ["a"], "item": [{"id": "i0"}]}, "item holds nested values"),
+        ({"user": [["a"]], "item": ["i0"]}, "user holds nested values"),
+        ({"user": ["a"], "history": [[{"id": "i0"}]]}, "history holds nested values"),
+        ({"user": ["a"], "history": [[["i0"]]]}, "history holds nested values"),
+    ],
+)
+def test_nested_values_are_no_ids(tmp_path, ending, rows, message):
+    """And nothing is left, so that the same command with a mended file goes through."""
+    file = tmp_path / f"users.{ending}"
+    frame = pl.DataFrame(rows)
+    frame.write_parquet(file) if ending == "parquet" else frame.write_ndjson(file)
+    with pytest.raises(InputError, match=message):
+        recommend_users(Ranker(), file, tmp_path / "out.parquet", 2)
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
 def test_bad_options(tmp_path):
     users = table(tmp_path, [["A"]])
     with pytest.raises(InputError, match="-k 0"):

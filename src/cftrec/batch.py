@@ -221,7 +221,15 @@ def _of_table(file: Path) -> pl.LazyFrame:
         )
     if "history" in columns and not isinstance(columns["history"], pl.List):
         raise InputError(f"{file}: history must hold lists; a text table has an event a row, columns user and item")
-    table = table.select(_ids(table, name) for name in ("user", "history" if "history" in columns else "item"))
+    taken = ("user", "history" if "history" in columns else "item")
+    for name in taken:
+        kind = columns[name]
+        if (kind.inner if name == "history" and isinstance(kind, pl.List) else kind).is_nested():
+            raise InputError(
+                f"{file}: {name} holds nested values; give users and items as text or numbers, and lists of items in "
+                "column history"
+            )
+    table = table.select(_ids(table, name) for name in taken)
     missing = pl.col("user").fill_null("") == ""
     empty = table.select(missing.arg_max().alias("row"), missing.any().alias("any")).collect()
     if empty["any"][0]:
