@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from cftrec import CFTConfig, Recommender
 from cftrec.artefacts import read_manifest, replaced_part
+from cftrec.batch import recommend_users
 from cftrec.cli import main
 from cftrec.decoding import sequence_log_probs
 from cftrec.errors import InputError
@@ -186,6 +187,45 @@ def test_added_items_are_recommended_and_marked(run, tmp_path):
         after.catalogue.sequence(len(before.catalogue)).tolist()
         == again.catalogue.sequence(len(before.catalogue)).tolist()
     )
+
+
+def test_a_job_for_many_users_holds_one_catalogue(run, tmp_path):
+    """That which was loaded when it began, not that which the RUN's folder holds now."""
+    shutil.copytree(run, tmp_path / "run")
+    users, out = tmp_path / "users.jsonl", tmp_path / "out.parquet"
+    users.write_text('{"user": "a", "history": ["i1"]}\n{"user": "b", "history": ["i4"]}\n')
+
+    def recommend(recommender, progress=None):
+        return recommend_users(recommender, users, out, 20, part_users=1, progress=progress)
+
+    def killed(done, total):
+        raise KeyboardInterrupt
+
+    before, same = (Recommender.from_pretrained(tmp_path / "run") for _ in range(2))
+    with pytest.raises(KeyboardInterrupt):
+        recommend(before, killed)
+    after = before.add_items(NEW)
+    assert after.identity == Recommender.from_pretrained(tmp_path / "run").identity
+    with pytest.raises(InputError, match="with another run"):
+        recommend(after)
+    assert recommend(same)["resumed"] == 1
+    assert pl.read_parquet(out)["items"].list.len().to_list() == [11, 11]
+
+
+def test_what_changes_the_answers_changes_the_identity(recommender):
+    catalogue = recommender.catalogue
+    shown = replace(catalogue, titles=[title.upper() for title in catalogue.titles])
+    counted = replace(catalogue, counts=catalogue.counts + 1)
+    others = [
+        {"model_key": "another"},
+        {"window": 2},
+        {"softmax": "vocabulary"},
+        {"prompt": replace(recommender.prompt, without_history=(5, 6))},
+        {"catalogue": shown},
+        {"catalogue": counted},
+    ]
+    assert len({recommender.identity, *(replace(recommender, **other).identity for other in others)}) == 7
+    assert replace(recommender).identity == recommender.identity
 
 
 @pytest.mark.parametrize(

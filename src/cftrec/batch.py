@@ -88,7 +88,7 @@ def recommend_users(
     if not mark.is_file():
         raise InputError(f"{users}: no such table, and no DATASET folder; name what holds the users")
     options |= {name: sorted(options[name]) for name in ("allow", "deny") if options.get(name) is not None}
-    run = recommender.run_name if recommender.folder is None else sha256(recommender.folder / MANIFEST)
+    run = recommender.run_name if recommender.folder is None else recommender.identity
     job = {"users": sha256(mark), "run": run, "k": k, "part_users": part_users, "options": options}
     folder.mkdir(parents=True, exist_ok=True)
     with held(folder):

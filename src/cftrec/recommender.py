@@ -156,6 +156,18 @@ class Recommender:
         """Training events of each item, int64 [I]."""
         return self.catalogue.counts
 
+    @cached_property
+    def identity(self) -> str:
+        """SHA-256 of what the answers follow from, as it was loaded; the RUN's folder may hold more items by now."""
+        catalogue = self.catalogue
+        frame = (self.model_key, self.model.dtype, self.prompt, self.window, self.softmax, self.batching)
+        key = hashlib.sha256(repr(frame).encode())
+        texts = pl.DataFrame({"item_id": catalogue.item_ids, "title": catalogue.titles}).hstack(catalogue.columns)
+        key.update(texts.write_csv(quote_style="always").encode())
+        for array in (catalogue.tokens, catalogue.offsets, catalogue.counts, catalogue.trained):
+            key.update(np.ascontiguousarray(array).tobytes())
+        return key.hexdigest()
+
     def recommend(
         self,
         histories: Sequence[Sequence[str]],
