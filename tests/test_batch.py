@@ -390,6 +390,25 @@ def test_ids_that_a_missing_value_made_floats(tmp_path, shape):
     assert counts["unknown"] == (shape == "history")
 
 
+@pytest.mark.parametrize("shape", ["history", "item"])
+def test_ids_that_are_decimals_are_read_as_a_log_s(tmp_path, shape):
+    """Whole ones without their zeros, of a column that holds fractions all as they stand."""
+    ranker, kind = Ranker(), pl.Decimal(10, 2)
+    ids = [*map(str, range(1, 6)), "1.50"]
+    ranker.catalogue = Catalogue.build(ids, TITLES, [[item, 9] for item in range(ITEMS)])
+    for name, items, asked in (("whole", [2, None, 1], [(1,), (0,)]), ("fraction", [1.5, None, 1], [(5,), ()])):
+        if shape == "history":
+            frame = pl.DataFrame({"user": [1, 2], "history": [items[:2], items[2:]]}, strict=False)
+            frame = frame.cast({"user": kind, "history": pl.List(kind)})
+        else:
+            frame = pl.DataFrame({"user": [1, 1, 2], "item": items}, strict=False).cast({"user": kind, "item": kind})
+        frame.write_parquet(tmp_path / "users.parquet")
+        ranker.asked.clear()
+        recommend_users(ranker, tmp_path / "users.parquet", tmp_path / f"{name}.parquet", 1)
+        assert ranker.asked == asked
+        assert pl.read_parquet(tmp_path / f"{name}.parquet")["user"].to_list() == ["1", "2"]
+
+
 def test_a_byte_order_mark_is_no_part_of_the_lines(tmp_path):
     (tmp_path / "users.jsonl").write_text('{"user": 7, "history": ["F"]}\n', encoding="utf-8-sig")
     recommend_users(Ranker(), tmp_path / "users.jsonl", tmp_path / "out.parquet", 1)

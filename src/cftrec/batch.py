@@ -238,13 +238,14 @@ def _of_table(file: Path) -> pl.LazyFrame:
 
 
 def _ids(table: pl.LazyFrame, column: str) -> pl.Expr:
-    """Return a column of ids or of lists of them as text; whole floats, which had a missing value, without ".0"."""
+    """Return a column of ids or of lists of them as text; whole floats and decimals without ".0", as a log's are."""
     kind = table.collect_schema()[column]
     listed = isinstance(kind, pl.List)
     whole: pl.DataType | None = None
-    if (kind.inner if isinstance(kind, pl.List) else kind).is_float():
+    inner = kind.inner if isinstance(kind, pl.List) else kind
+    if inner.is_float() or (isinstance(inner, pl.Decimal) and inner.scale):  # floats had perhaps a missing value
         values = pl.col(column).explode() if listed else pl.col(column)
-        parts = values.fill_nan(None).drop_nulls()
+        parts = values.cast(pl.Float64).fill_nan(None).drop_nulls()
         fits = ((parts == parts.floor()) & (parts.abs() < 2.0**63)).all()
         whole = pl.Int64() if table.select(fits).collect().item() else None
     ids = pl.col(column)
