@@ -276,6 +276,18 @@ def test_a_spent_budget_gives_no_certificate():
     assert (found.expanded < whole.expanded).all()
 
 
+@pytest.mark.parametrize("most", [2**63 - 1, 2**63, 10**30])
+def test_bounds_beyond_an_integer_are_none(most):
+    rng = np.random.default_rng(0)
+    catalogue = catalogue_of([rng.integers(0, VOCABULARY, 6).tolist() for _ in range(40)])
+    starts = [np.array([token], np.int32) for token in range(2)]
+    whole = search(MODELS["qwen2"], catalogue, starts, 5)
+    for options in ({"budget": most}, {"beam": most}, {"budget": most, "beam": most}):
+        found = search(MODELS["qwen2"], catalogue, starts, 5, **options)
+        assert found.items.tolist() == whole.items.tolist()
+        assert found.exact.all()
+
+
 def test_one_item_needs_no_search():
     found = search(MODELS["gpt2"], catalogue_of([[1, 2, 3]]), [np.array([5], np.int32)], 3)
     assert found.items.tolist() == [[0, -1, -1]]

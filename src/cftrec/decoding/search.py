@@ -33,6 +33,7 @@ BUDGET = 2000
 """Most beginnings expanded for a user before the search ends without a certificate."""
 _TOKENS = 20  # of a user's beginnings expanded in one forward pass, up to their next choices: more are wasted, and take
 # fewer passes; a bound on the number of beginnings would leave users with short ones waiting for the others
+_MOST = 2**62  # of a budget and of a beam, so that they fit int64 whatever is asked for
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ class _Search:
         self.adjust = adjust
         self.deadline = np.inf if budget_ms is None else time.perf_counter() + budget_ms / 1000
         self.trie, self.head, self.k, self.caps = catalogue.trie, head_of(model), k, caps
-        self.budget, self.beam = budget, beam
+        self.budget, self.beam = min(budget, _MOST), beam and min(beam, _MOST)
         self.forced_free = softmax == "catalogue"
         count = len(prompts)
         self.allowed = Allowed.of(self.trie, count, excluded, allowed)
