@@ -185,6 +185,18 @@ def test_an_event_a_row_is_gathered(tmp_path, ending):
     assert ranker.asked == [(0, 5), (1, 5), ()]
 
 
+@pytest.mark.parametrize("separator", [",", "\t"])
+def test_text_is_read_as_a_log_is(tmp_path, separator):
+    """Blank lines are passed over, an empty item is none, fields may be quoted, lines end as any editor ends them."""
+    lines = ["", "user,item", "", "a,A", 'b,"i5"', "c,", "", 'a,"F"', '"c",""', ""]
+    file = tmp_path / ("users.csv" if separator == "," else "users.tsv")
+    file.write_bytes("\r\n".join(lines).replace(",", separator).encode("utf-8-sig"))
+    ranker = Ranker()
+    assert recommend_users(ranker, file, tmp_path / "out.parquet", 2)["unknown"] == 0
+    assert pl.read_parquet(tmp_path / "out.parquet")["user"].to_list() == ["a", "b", "c"]
+    assert ranker.asked == [(0, 5), (5,), ()]
+
+
 def test_lists_in_json_lines_and_numbers_as_ids(tmp_path):
     (tmp_path / "users.jsonl").write_text('{"user": 7, "history": ["F", "nothing"]}\n{"user": 8, "history": null}\n')
     recommend_users(Ranker(), tmp_path / "users.jsonl", tmp_path / "out.parquet", 1)
@@ -284,7 +296,11 @@ def test_histories_of_one_length_may_be_arrays(tmp_path):
         ("u.csv", "user,history\n1,2\n", "history must hold lists"),
         ("u.csv", "user,item\n1,i0\n,i1\n", "row 2: user is empty"),
         ("u.jsonl", '{"user": "", "history": []}', "row 1: user is empty"),
-        ("u.csv", "", "cannot be read"),
+        ("u.csv", "user,item\n\n1,i0\n,i1\n", "row 3: user is empty"),
+        ("u.csv", "user,item\n1,i0\n2\n", r"row 2 \(line 3\): 1 fields, where 2 are due"),
+        ("u.tsv", "user\titem\n1\ti0\n2\n", r"row 2 \(line 3\): 1 fields, where 2 are due"),
+        ("u.csv", "user,item,item\n1,i0,i1\n", "two columns are called 'item'"),
+        ("u.csv", "", "the file is empty"),
         ("u.jsonl", '{"user": 1', "cannot be read"),
         ("u.parquet", "no", "cannot be read"),
         ("u.txt", "user,item\n", "ends in .parquet, .csv"),

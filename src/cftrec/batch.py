@@ -19,7 +19,7 @@ import polars as pl
 
 from cftrec.artefacts import MANIFEST, held, read_json, sha256, write_json
 from cftrec.data.dataset import Dataset
-from cftrec.data.sources.sheet import listed
+from cftrec.data.sources.sheet import listed, read_table
 from cftrec.errors import InputError
 
 if TYPE_CHECKING:
@@ -207,10 +207,12 @@ def _of_dataset(folder: Path) -> pl.LazyFrame:
 
 
 def _of_table(file: Path) -> pl.LazyFrame:
-    scan = _SCANS.get(file.suffix.lower())
-    if scan is None:
-        raise InputError(f"{file}: a table of users ends in {', '.join(_SCANS)}; name one, or a DATASET folder")
-    table = scan(file)
+    ending = file.suffix.lower()
+    if ending not in (*_TEXTS, *_SCANS):
+        known = ".parquet, .csv, .tsv, .jsonl or .ndjson"
+        raise InputError(f"{file}: a table of users ends in {known}; name one, or a DATASET folder")
+    sheet = read_table(file) if ending in _TEXTS else None
+    table = _SCANS[ending](file) if sheet is None else sheet.frame.lazy().with_columns(pl.all().replace("", None))
     columns = table.collect_schema()
     if isinstance(columns.get("history"), pl.Array):  # lists of one length, as of a matrix
         table = table.with_columns(pl.col("history").arr.to_list())
@@ -233,7 +235,8 @@ def _of_table(file: Path) -> pl.LazyFrame:
     missing = pl.col("user").fill_null("") == ""
     empty = table.select(missing.arg_max().alias("row"), missing.any().alias("any")).collect()
     if empty["any"][0]:
-        raise InputError(f"{file}, row {empty['row'][0] + 1}: user is empty; fill it in or remove the row")
+        row = empty["row"][0] if sheet is None else sheet.rows[empty["row"][0]]  # blank lines of a text count
+        raise InputError(f"{file}, row {row + 1}: user is empty; fill it in or remove the row")
     return table.with_columns(pl.col("history").fill_null([])) if "history" in columns else _gathered(table)
 
 
@@ -260,11 +263,10 @@ def _gathered(events: pl.LazyFrame) -> pl.LazyFrame:
     return events.group_by("user", maintain_order=True).agg(pl.col("item").drop_nulls().alias("history"))
 
 
+_TEXTS = (".csv", ".tsv")  # with an event a row, which are gathered in memory anyway
 # A file's name is no pattern, whatever characters it has.
 _SCANS: dict[str, Callable[[Path], pl.LazyFrame]] = {
     ".parquet": lambda file: pl.scan_parquet(file, glob=False),
-    ".csv": lambda file: pl.scan_csv(file, infer_schema=False, glob=False),
-    ".tsv": lambda file: pl.scan_csv(file, infer_schema=False, separator="\t", glob=False),
     ".jsonl": lambda file: pl.scan_ndjson(_after_mark(file), infer_schema_length=None),
     ".ndjson": lambda file: pl.scan_ndjson(_after_mark(file), infer_schema_length=None),
 }
