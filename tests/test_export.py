@@ -12,12 +12,13 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from cftrec import Recommender
-from cftrec.artefacts import read_json, write_json
+from cftrec.artefacts import read_json, read_manifest, replaced_part, write_json
 from cftrec.cli import main
+from cftrec.decoding import sequence_log_probs
 from cftrec.errors import InputError
 from cftrec.evaluation import evaluate
 from cftrec.export import export
-from cftrec.text import train_tokenizer
+from cftrec.text import Catalogue, train_tokenizer
 from cftrec.training import CFTConfig, train
 
 CHAT = (
@@ -105,6 +106,28 @@ def test_the_card_scores_as_the_run_does(run_of, base, tmp_path, options):
     assert example.startswith(begin.get(options["prompt"], "Below is an instruction"))
     assert titles[0] in example
     assert titles[-1] not in example
+
+
+def test_the_example_shows_what_the_run_shows(run_of, tmp_path):
+    """No more items than the window has; of a catalogue of one item, no history at all."""
+    run = run_of(prompt="plain", window=1, history_stride=1)
+    folder = export(run, tmp_path / "window")
+    expected, (older, newer, _) = expected_score(run)
+    assert run_card(folder)[0] == pytest.approx(expected, abs=2e-4)
+    example = re.findall(r"^```+text\n(.*?)\n```+$", (folder / "README.md").read_text(), re.M | re.S)[0]
+    assert newer in example
+    assert older not in example
+    recommender = Recommender.from_pretrained(run)
+    title, tokens = recommender.catalogue.titles[0], recommender.catalogue.sequence(0)
+    one = tmp_path / "run"
+    shutil.copytree(run, one)
+    with replaced_part(one, read_manifest(one, "run"), "catalogue") as part:
+        Catalogue.build(["one"], [title], [tokens]).save(part)
+    folder = export(one, tmp_path / "one")
+    expected = sequence_log_probs(
+        recommender.model, [recommender.prompt.counterfactual()], [0], recommender.catalogue, "vocabulary"
+    )
+    assert run_card(folder)[0] == pytest.approx(expected[0].sum(), abs=2e-4)
 
 
 def test_adapters_alone_need_the_base_model(run_of, base):

@@ -94,12 +94,13 @@ def export(run: Path, out: Path | None = None, merge: bool = False) -> Path:
 def _card(run: Path, manifest: dict[str, Any], adapter: bool, tokenizer: PreTrainedTokenizerBase) -> str:
     """Return the model card: what a stranger needs, and nothing of any user."""
     prompt, catalogue = Prompt.from_dict(read_json(run / PROMPT)), catalogue_of(run, manifest)
+    window = manifest["config"]["window"]
     popular = np.argsort(-catalogue.counts, kind="stable")[:_SHOWN_ITEMS]
     *history, target = (catalogue.sequence(int(item)) for item in popular)
     shown, answer, unshown = (
         [_part(tokenizer, part) for part in parts if len(part)]
         for parts in (
-            prompt.parts(history, catalogue.longest),
+            prompt.parts(history[-window:], catalogue.longest) if history else (prompt.without_history,),
             (target[: -len(prompt.closing)], prompt.closing),
             (prompt.without_history,),
         )
