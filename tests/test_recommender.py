@@ -537,6 +537,23 @@ def test_what_cannot_be_explained(recommender):
         recommender.explain(["Alien"], "Fargo", prior="nothing")
 
 
+def test_lists_are_as_good_as_arrays(recommender):
+    """Empty ones too, which NumPy takes for floats."""
+    histories, size = [[], [1, 4]], len(recommender.catalogue)
+    arrays = [np.array(history, dtype=np.int64) for history in histories]
+    helper = np.random.default_rng(5).normal(size=(2, size))
+    for way in ("search", "ungrounded"):
+        ask = getattr(recommender, way)
+        for options in ({}, {"deny": [[], [0]]}, {"deny": [[2], []], "keep_history": True}, {"keep": [-1, 4]}):
+            np.testing.assert_array_equal(ask(histories, 5, **options).items, ask(arrays, 5, **options).items)
+    for helped in (helper.tolist(), helper[:, ::-1].tolist()):
+        found = recommender.search(histories, 5, helper=helped)
+        np.testing.assert_array_equal(found.items, recommender.search(arrays, 5, helper=np.array(helped)).items)
+    for broken in ([[0.0] * size, [0.0]], [["a"] * size] * 2, [[0.0] * (size - 1)] * 2):
+        with pytest.raises(InputError, match="helper scores"):
+            recommender.search(histories, 5, helper=broken)
+
+
 def test_denied_items_are_left_out_of_the_answer_alone(recommender):
     history = [np.array([1, 4]), np.array([7])]
     free, bound = recommender.search(history, 12), recommender.search(history, 12, deny=[[0, 8], []])

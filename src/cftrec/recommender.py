@@ -272,7 +272,7 @@ class Recommender:
         keep_history: bool = False,
         budget: int = BUDGET,
         progress: Callable[[int], None] | None = None,
-        helper: NDArray[np.floating[Any]] | None = None,
+        helper: NDArray[np.floating[Any]] | Sequence[ArrayLike] | None = None,
         helper_weight: float = 0.5,
         *,
         allow: Sequence[Items | None] | None = None,
@@ -336,7 +336,9 @@ class Recommender:
                 budget_ms=budget_ms,
                 beam=beam,
                 batching=self.batching,
-                adjust=None if helper is None else mixed_with(self.catalogue.trie, helper[batch], helper_weight),
+                adjust=None
+                if helper is None
+                else mixed_with(self.catalogue.trie, [helper[user] for user in batch], helper_weight),
             )
             parts.append(result)
             if progress:
@@ -634,10 +636,13 @@ def _left_out(
     histories: Sequence[Items], keep: Sequence[int] | None, keep_history: bool, deny: Sequence[Items] | None
 ) -> list[Items]:
     """Return for each user the items that are not recommended: those denied are not, even if they are kept."""
-    excluded = [np.empty(0, dtype=np.int64) if keep_history else np.asarray(history) for history in histories]
+    excluded: list[Items] = [np.asarray(() if keep_history else history, dtype=np.int64) for history in histories]
     if keep is not None:
         excluded = [items[items != kept] for items, kept in zip(excluded, keep, strict=True)]
-    return excluded if deny is None else [np.concatenate(pair) for pair in zip(excluded, deny, strict=True)]
+    if deny is not None:
+        denied = [np.asarray(items, dtype=np.int64) for items in deny]
+        excluded = [np.concatenate(pair) for pair in zip(excluded, denied, strict=True)]
+    return excluded
 
 
 def _reordered(parts: Sequence[_Result], batches: Sequence[NDArray[np.int64]]) -> _Result:

@@ -36,7 +36,10 @@ def mixed_with(trie: Trie, scores: ArrayLike, weight: float) -> Adjust:
     """
     if not 0 <= weight <= 1:
         raise InputError(f"helper_weight {weight}: must be from 0 (the model alone) to 1 (the helper alone)")
-    given = np.asarray(scores, dtype=np.float64)
+    try:
+        given = np.asarray(scores, dtype=np.float64)
+    except (TypeError, ValueError) as error:  # texts, or users' lists of several lengths
+        raise InputError(f"helper scores: give every user a finite one of each item ({error})") from error
     if given.ndim != 2 or given.shape[1] != len(trie.item_node) or not np.isfinite(given).all():
         raise InputError(f"helper scores of shape {given.shape}: give every user a finite one of each item")
     ordered = given[:, trie.terminal_items]  # in preorder a subtree's items are adjacent
