@@ -15,6 +15,7 @@ from cftrec.artefacts import read_manifest, replaced_part
 from cftrec.batch import recommend_users
 from cftrec.cli import main
 from cftrec.decoding import sequence_log_probs
+from cftrec.decoding.priors import model_prior
 from cftrec.errors import InputError
 from cftrec.training import train
 from cftrec.training.add import add_items
@@ -397,9 +398,32 @@ def test_a_models_prior_is_stored_in_its_run(run, tmp_path):
     marked()
     np.testing.assert_array_equal(replace(again, model_key="another").prior("counterfactual").steps, made)
     file.write_bytes(b"broken")
-    np.testing.assert_array_equal(again.prior("counterfactual").steps, made)
+    np.testing.assert_array_equal(replace(again).prior("counterfactual").steps, made)
     np.testing.assert_array_equal(load_file(file)["steps"], made)
     assert [path.name for path in (tmp_path / "run").iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_models_prior_is_made_once_where_it_cannot_be_stored(run, tmp_path, monkeypatch):
+    """As for each part of a job for many users; that of a model in training, which changes, is made each time."""
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "prior.safetensors").unlink(missing_ok=True)
+    asked = []
+    monkeypatch.setattr("cftrec.recommender.stored_arrays", lambda path, key, make: make())  # as of a read-only RUN
+    monkeypatch.setattr(
+        "cftrec.recommender.model_prior", lambda name, *rest: asked.append(name) or model_prior(name, *rest)
+    )
+    users = tmp_path / "users.jsonl"
+    users.write_text("".join(f'{{"user": {number}, "history": ["i{number}"]}}\n' for number in range(4)))
+    recommender = Recommender.from_pretrained(tmp_path / "run")
+    options = {"part_users": 1, "gamma": 0.5, "prior": "counterfactual"}
+    recommend_users(recommender, users, tmp_path / "out.parquet", 3, **options)
+    assert len(asked) == 1
+    assert len(recommender.add_items(NEW).prior("counterfactual").items) == len(recommender.catalogue) + 2
+    assert len(asked) == 2
+    training = replace(recommender, folder=None)
+    for _ in range(2):
+        training.prior("counterfactual")
+    assert len(asked) == 4
 
 
 def test_a_helpers_scores_go_to_their_users(recommender):

@@ -572,16 +572,17 @@ class Recommender:
         self._check_prior(name)
         if name == "counts":
             return counts_prior(self.catalogue.trie, self.counts, smoothing)
-        # Both names ask the model the same, so a RUN stores one table for them; that of counts takes milliseconds.
-        stored = self._stored(
-            _PRIOR,
-            lambda: {
-                "steps": model_prior(
-                    name, self.model, self.catalogue, self.prompt.counterfactual(), self.batching
-                ).steps
-            },
-        )
-        return Prior(name, self.catalogue.trie, stored["steps"])
+        # Both names ask the model the same, so there is one table for them; that of counts takes milliseconds.
+        return Prior(name, self.catalogue.trie, self._made_prior() if self.folder is None else self._prior)
+
+    @cached_property
+    def _prior(self) -> NDArray[np.float64]:
+        """The steps of the RUN's own prior, held because a RUN that cannot be written stores none."""
+        return self._stored(_PRIOR, lambda: {"steps": self._made_prior()})["steps"]
+
+    def _made_prior(self) -> NDArray[np.float64]:
+        x_0 = self.prompt.counterfactual()
+        return model_prior("counterfactual", self.model, self.catalogue, x_0, self.batching).steps
 
     @cached_property
     def tokenizer(self) -> Any:
