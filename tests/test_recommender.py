@@ -552,6 +552,15 @@ def test_an_explanation_is_of_what_the_model_is_shown(recommender):
     assert one.history[0].shapley == pytest.approx(one.effect)
 
 
+def test_an_explanation_says_of_a_title_that_it_is_untrained(run, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "run")
+    Recommender.from_pretrained(tmp_path / "run").add_items(NEW)
+    for title, said in (("Zorro", 1), ("Fargo", 0)):
+        main(["explain", str(tmp_path / "run"), "--history", "Alien", "Zorro", "--item", title])
+        lines = capsys.readouterr().out.splitlines()
+        assert sum(line.startswith("untrained: ") for line in lines) == said
+
+
 def test_what_cannot_be_explained(recommender):
     with pytest.raises(InputError, match="history is empty"):
         recommender.explain([], "Fargo")

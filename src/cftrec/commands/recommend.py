@@ -181,6 +181,8 @@ class Explain:
         found = recommender.explain(titles, self.item, self.prior, self.shapley, self.seed)
         print(f"{found.title}: effect {found.effect:+.4f} nats over the prior {found.prior}")
         print(f"log p {found.log_p:.4f}, log prior {found.log_prior:.4f}")
+        if recommender.catalogue.untrained[recommender.catalogue.index_of([self.item])].any():
+            print("untrained: a choice on the way to this title did not exist in training; its effect was never learnt")
         print("\nby choice (a token where the catalogue has several, with those it forces next; the sum is the effect)")
         for text, effect in pieces(found.tokens):
             print(f"{effect:+.4f}\t{text}")
