@@ -460,6 +460,8 @@ def test_ungrounded_keeps_embeddings_and_leaves_the_history_out(run, tmp_path):
     assert recommender.ungrounded([], 4).items.shape == (0, 4)
     with pytest.raises(InputError, match="k and beams"):
         recommender.ungrounded(histories, 4, beams=0)
+    with pytest.raises(InputError, match="beams 100000000000: must be at most 1,000"):
+        recommender.ungrounded(histories, 4, beams=10**11)
     with pytest.raises(InputError, match="grounded 3: must be from 1 to 2"):
         recommender.ungrounded(histories, 4, beams=2, grounded=3)
 

@@ -29,7 +29,7 @@ from cftrec.decoding.helper import mixed_with
 from cftrec.decoding.paths import item_log_probs, prompt_log_probs
 from cftrec.decoding.priors import PRIORS, SMOOTHING, Prior, counts_prior, model_prior
 from cftrec.decoding.search import BUDGET
-from cftrec.decoding.ungrounded import BEAMS, UngroundedResult, title_embeddings, ungrounded
+from cftrec.decoding.ungrounded import BEAMS, MOST_BEAMS, UngroundedResult, title_embeddings, ungrounded
 from cftrec.errors import InputError
 from cftrec.forest.attention import BLOCKS
 from cftrec.forest.backbone import take_any_shape
@@ -400,15 +400,17 @@ class Recommender:
             k: items wanted, at least 1.
             keep: for each user one item that is not left out.
             keep_history: leave nothing out.
-            beams: titles written for a user, at least 1.
+            beams: titles written for a user, from 1 to 1,000.
             grounded: best beams that take turns, from 1 (the authors' way) to `beams`; None: all.
             deny: as for `search`.
 
         Raises:
-            InputError: k or beams below 1, or grounded out of range.
+            InputError: k below 1, or beams or grounded out of range.
         """
         if k < 1 or beams < 1:
             raise InputError(f"k and beams must be at least 1, not {k} and {beams}")
+        if beams > MOST_BEAMS:
+            raise InputError(f"beams {beams}: must be at most {MOST_BEAMS:,}")
         if grounded is not None and not 1 <= grounded <= beams:
             raise InputError(f"grounded {grounded}: must be from 1 to {beams}, the beams")
         embeddings = self._stored(

@@ -27,6 +27,8 @@ Floats = NDArray[np.float32]
 
 BEAMS = 4
 """Beams of the authors' generation (BIGRec's inference.py); they ground the best one alone."""
+MOST_BEAMS = 1000
+"""Their rows of the prompt are in memory together, and nobody reports as many."""
 _PASS_TOKENS = 4096
 
 
