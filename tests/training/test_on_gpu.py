@@ -14,9 +14,10 @@ from test_step import GEMMA, make_collator
 from cftrec.decoding import search
 from cftrec.errors import InputError
 from cftrec.evaluation import evaluate
+from cftrec.forest.attention import FLEX
 from cftrec.forest.backbone import choose_batching
 from cftrec.recommender import Recommender
-from cftrec.training import train
+from cftrec.training import CFTTrainer, machine, train
 from cftrec.training.step import CFTStep
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
@@ -97,6 +98,18 @@ def test_the_search_finds_what_it_finds_on_the_cpu(dataset, assembled, tiny_mode
     here, there = (search(model.to(device), catalogue, prompts, 5, **way) for device in ("cpu", "cuda"))
     np.testing.assert_allclose(there.scores, here.scores, atol=1e-3)
     assert there.exact.all()
+
+
+def test_training_probes_and_measures_on_the_gpu(dataset, assembled, tiny_model, small_config, monkeypatch):
+    """A model that comes on the CPU gets FlexAttention, shapes that cuDNN need not plan, and the GPU's layout."""
+    monkeypatch.setattr(machine, "attention_call", lambda model, dtype: 7 if model.device.type == "cuda" else 5)
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    prompt, catalogue = assembled(prompt="plain")
+    config = small_config(use_cpu=False, attention_call=None)
+    trainer = CFTTrainer(tiny_model("llama", 310, head_dim=16), config, dataset, prompt, catalogue)
+    assert trainer.model.model.config._attn_implementation == FLEX
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+    assert trainer.layout == (True, 16384, 7)
 
 
 @pytest.mark.parametrize(

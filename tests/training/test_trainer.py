@@ -17,7 +17,8 @@ from step_oracle import naive_gradients, naive_step, relative_error
 from cftrec.evaluation.validation import ranking_metrics
 from cftrec.forest.sampler import epoch_order
 from cftrec.objective import Temperature
-from cftrec.training import CFTTrainer
+from cftrec.training import CFTConfig, CFTTrainer
+from cftrec.training import trainer as trainer_module
 from cftrec.training.collator import StepCollator
 from cftrec.training.lora import add_lora
 from cftrec.training.run import assemble
@@ -172,6 +173,22 @@ def test_the_first_update_is_the_published_gradient(dataset, trainer_of, accumul
     assert_same(changed, {name: -64 * gradient for name, gradient in gradients.items()}, 1e-5)
     (line,) = (line for line in trainer.state.log_history if "train_loss" in line)
     assert line["train_loss"] == pytest.approx(expected.loss.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("stays", [{}, {"is_quantized": True}, {"hf_device_map": {"": 0}}], ids=str)
+def test_a_model_is_probed_where_it_will_run_unless_it_has_its_place(
+    dataset, assembled, tiny_model, small_config, monkeypatch, stays
+):
+    def probed(model, *rest):
+        raise InterruptedError(model.device.type)
+
+    monkeypatch.setattr(CFTConfig, "device", torch.device("meta"))
+    monkeypatch.setattr(trainer_module, "choose_batching", probed)
+    model = tiny_model("llama", VOCABULARY)
+    for name, value in stays.items():
+        setattr(model, name, value)
+    with pytest.raises(InterruptedError, match="cpu" if stays else "meta"):
+        CFTTrainer(model, small_config(), dataset, *assembled())
 
 
 def test_an_epoch_takes_every_sample_once_in_the_samplers_order(trainer_of):

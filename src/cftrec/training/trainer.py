@@ -86,7 +86,7 @@ class CFTTrainer(Trainer):
         callbacks: list[TrainerCallback] | None = None,
         measure: Measure | None = None,
     ) -> None:
-        if args.place_model_on_device and model.device != args.device:
+        if _will_move(model, args) and model.device != args.device:
             model.to(args.device)  # where it will run is where it is probed and measured
         self.data, self.prompt, self.catalogue, self.measure = data, prompt, catalogue, measure
         self.batching, self.objection = choose_batching(model, args.batching, args.attention)
@@ -308,6 +308,12 @@ class CFTTrainer(Trainer):
     def _load_best_model(self) -> None:
         """Go back to the checkpoint that was best by `metric_for_best_model`."""
         self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+
+def _will_move(model: Any, args: CFTConfig) -> bool:
+    """Return whether transformers would move the model to the device: all but one that is placed or spread already."""
+    placed = getattr(model, "is_quantized", False) or getattr(model, "hf_device_map", None)
+    return args.place_model_on_device is not False and not (placed or args.fsdp or args.deepspeed)
 
 
 def _data_seed(args: CFTConfig) -> int:
