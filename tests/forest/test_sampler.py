@@ -52,3 +52,11 @@ def test_the_sampler_gives_the_order_of_its_epoch():
     sampler.set_epoch(2)
     assert list(sampler) == epoch_order(groups, 7, 2).tolist()
     assert all(type(sample) is int for sample in sampler)
+
+
+def test_an_epoch_is_filled_up_by_no_samples():
+    groups = np.arange(13)
+    sampler = StepSampler(groups, seed=7, multiple=8)
+    assert len(sampler) == 16
+    assert list(sampler) == [*epoch_order(groups, 7, 0).tolist(), -1, -1, -1]
+    assert len(StepSampler(groups[:8], seed=7, multiple=8)) == 8

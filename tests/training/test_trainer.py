@@ -415,7 +415,7 @@ OF_RANKS = SGD | {"max_steps": 2, "logging_steps": 1, "eval_strategy": "steps", 
 
 
 def on_one_rank(rank: int, folder: str, options: dict, port: int) -> None:
-    """Train as one of two processes; the first writes down the log and the weights."""
+    """Train as one of two processes, and again from a checkpoint at step 5; the first writes down what came out."""
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -426,11 +426,15 @@ def on_one_rank(rank: int, folder: str, options: dict, port: int) -> None:
     config = CFTConfig(
         **options | {"output_dir": folder, "per_device_train_batch_size": 4, "ddp_backend": "gloo", "ddp_timeout": 120}
     )
-    model, _, prompt, catalogue = assemble(dataset, config)
-    trainer = CFTTrainer(model, config, dataset, prompt, catalogue, measure=ranking_metrics)
-    trainer.train()
+    found = {}
+    for name, checkpoint in (("result", None), ("resumed", Path(folder, "checkpoint-5"))):
+        if checkpoint is None or checkpoint.exists():
+            model, _, prompt, catalogue = assemble(dataset, config)
+            trainer = CFTTrainer(model, config, dataset, prompt, catalogue, measure=ranking_metrics)
+            trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+            found[name] = {"log": trainer.state.log_history, "weights": model.state_dict()}
     if rank == 0:
-        torch.save({"log": trainer.state.log_history, "weights": model.state_dict()}, Path(folder, "result"))
+        torch.save(found, Path(folder, "found"))
     # Leave together and without torch's teardown of gloo, which now and then waits for the interpreter's lock for ever.
     Path(folder, f"done{rank}").touch()
     while not all(Path(folder, f"done{other}").exists() for other in (0, 1)):
@@ -438,17 +442,22 @@ def on_one_rank(rank: int, folder: str, options: dict, port: int) -> None:
     os._exit(0)
 
 
+def on_two_ranks(folder, dataset, options):
+    """Return what `on_one_rank` wrote down."""
+    (folder / "dataset").write_bytes(pickle.dumps(dataset))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(on_one_rank, (str(folder), options, port), nprocs=2)
+    return torch.load(folder / "found")
+
+
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="torch was built without gloo")
 @pytest.mark.parametrize("method", [{}, ADAPTIVE])
 def test_two_ranks_are_one_with_twice_the_batch(dataset, small_config, tmp_path, monkeypatch, method):
     let_temperatures_move(monkeypatch)
     options = SMALL | OF_RANKS | method | {"per_device_eval_batch_size": 3}  # 3 batches for 2 ranks
-    (tmp_path / "dataset").write_bytes(pickle.dumps(dataset))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(on_one_rank, (str(tmp_path), options, port), nprocs=2)
-    both = torch.load(tmp_path / "result")
+    both = on_two_ranks(tmp_path, dataset, options)["result"]
 
     config = small_config(**OF_RANKS, **method, per_device_train_batch_size=8)
     model, _, prompt, catalogue = assemble(dataset, config)
@@ -463,3 +472,33 @@ def test_two_ranks_are_one_with_twice_the_batch(dataset, small_config, tmp_path,
             assert (name in mine) == (name in theirs)
             if name in theirs:
                 assert mine[name] == pytest.approx(theirs[name], rel=1e-5), name
+
+
+@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="torch was built without gloo")
+@pytest.mark.parametrize(
+    ("samples", "more"),
+    [
+        (22, {}),
+        (17, {"gradient_accumulation_steps": 2, "num_train_epochs": 4, "batching": "padded"}),  # one has an empty batch
+        (18, ADAPTIVE | {"prior_weight": 0.2}),
+    ],
+)
+def test_two_ranks_take_every_epochs_samples_once_after_an_interruption_too(
+    dataset, small_config, tmp_path, monkeypatch, samples, more
+):
+    let_temperatures_move(monkeypatch)
+    options = SGD | {"num_train_epochs": 3, "logging_steps": 1, "sample": samples} | more
+    saved = {"save_strategy": "steps", "save_steps": 5, "save_total_limit": None}  # amid an epoch that is not the first
+    found = on_two_ranks(tmp_path, dataset, SMALL | options | saved)
+    assert set(found) == {"result", "resumed"}
+
+    config = small_config(**options, per_device_train_batch_size=8)
+    model, _, prompt, catalogue = assemble(dataset, config)
+    trainer = CFTTrainer(model, config, dataset, prompt, catalogue)
+    trainer.train()
+    for both in found.values():
+        assert_same(both["weights"], model.state_dict(), 1e-4)
+        for mine, theirs in zip(both["log"], trainer.state.log_history, strict=True):
+            assert mine["step"] == theirs["step"]
+            for name in {"loss", "tokens_naive", "train_loss"} & theirs.keys():
+                assert mine[name] == pytest.approx(theirs[name], rel=1e-4), name

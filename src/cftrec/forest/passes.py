@@ -32,7 +32,7 @@ def make_passes(sequences: Ragged, predictors: Ragged, layout: Layout) -> tuple[
     """Lay sequences out as passes.
 
     Args:
-        sequences: token sequences.
+        sequences: token sequences; none make no pass.
         predictors: for each sequence the places whose hidden states are wanted.
         layout: how.
 
@@ -41,6 +41,8 @@ def make_passes(sequences: Ragged, predictors: Ragged, layout: Layout) -> tuple[
         (R = 1) also has `depth`, `end` int64 [L] and `cuts` int64 [B + 1] (`forest_hidden`). And the order int64
         [sum M] in which all passes together yield the wanted states, as indices into the concatenated predictors.
     """
+    if not len(sequences.lengths):
+        return [], np.empty(0, dtype=np.int64)
     packed = (
         [[row] for row in cut_rows(sequences, layout.pass_tokens)]
         if layout.forest

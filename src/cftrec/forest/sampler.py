@@ -24,19 +24,26 @@ def epoch_order(groups: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.
 
 
 class StepSampler(Sampler[int]):
-    """A torch sampler over `epoch_order`; consecutive samples make a step."""
+    """A torch sampler over `epoch_order`; consecutive samples make a step.
 
-    def __init__(self, groups: NDArray[np.int64], seed: int) -> None:
+    Args:
+        groups: as for `epoch_order`.
+        seed: as for `epoch_order`.
+        multiple: an epoch's length is a multiple of this; what is missing is -1, which stands for no sample.
+    """
+
+    def __init__(self, groups: NDArray[np.int64], seed: int, multiple: int = 1) -> None:
         self.groups, self.seed, self.epoch = groups, seed, 0
+        self.missing = -len(groups) % multiple
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order the next iteration gives."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Return the number of samples."""
-        return len(self.groups)
+        """Return the number of samples, with those that are missing."""
+        return len(self.groups) + self.missing
 
     def __iter__(self) -> Iterator[int]:
         """Go through an epoch."""
-        return iter(epoch_order(self.groups, self.seed, self.epoch).tolist())
+        return iter(epoch_order(self.groups, self.seed, self.epoch).tolist() + [-1] * self.missing)

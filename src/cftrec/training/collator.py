@@ -156,8 +156,9 @@ class StepCollator:
             self.weights = token_weights(lengths, beta=1.0 if self.weighting == "uniform" else self.beta)
 
     def __call__(self, numbers: Sequence[int]) -> Batch:
-        """Return the nested dict of tensors that `CFTStep.forward` documents."""
+        """Return the nested dict of tensors that `CFTStep.forward` documents; a number of -1 is no sample."""
         chosen = np.asarray(numbers, dtype=np.int64)
+        chosen = chosen[chosen >= 0]
         positions, starts = self.samples.positions[chosen], self.samples.starts[chosen]
         items = self.data.events[positions].astype(np.int64)
         seen = positions - starts

@@ -146,8 +146,16 @@ class CFTTrainer(Trainer):
         self.loss_is_scaled_for_ga = True
 
     def _get_train_sampler(self, train_dataset: Any = None) -> StepSampler:
-        """Shuffle groups of samples that share a trunk (design: windows, users or random samples)."""
-        return StepSampler(self.train_samples.groups(self.args.sampler), _data_seed(self.args))
+        """Shuffle groups of samples that share a trunk (design: windows, users or random samples).
+
+        Of several ranks each takes a batch in turn, and accelerate would fill up an epoch's last ones by samples of its
+        beginning, which would count twice; these are filled up by nothing.
+        """
+        ranks = 1 if self.args.dataloader_drop_last else self.args.world_size
+        step = self.args.per_device_train_batch_size * ranks if ranks > 1 else 1
+        groups = self.train_samples.groups(self.args.sampler)
+        self.sampler = StepSampler(groups, _data_seed(self.args), multiple=step)
+        return self.sampler
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Let the workers, where there are any, send their batches by value; what is logged counts from here."""
@@ -271,7 +279,12 @@ class CFTTrainer(Trainer):
         return {name: total / max(1, number) for name, total in zip(values, totals, strict=True)}
 
     def _run_epoch(self, **options: Any) -> None:
-        """Train nothing where there is nothing left to do: transformers would take a step before it looks."""
+        """Train nothing where there is nothing left to do: transformers would take a step before it looks.
+
+        And tell the sampler its epoch, which of several ranks' neither transformers nor accelerate reaches where the
+        training goes on in the middle of one.
+        """
+        self.sampler.set_epoch(options["epoch"])
         if self.logged_step is None:
             self.logged_step = self.state.global_step  # that of the checkpoint where the training goes on from one
         if not self.control.should_training_stop:
