@@ -6,6 +6,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers.training_args import ParallelMode
 
 from cftrec.errors import InputError
 from cftrec.training import CFTConfig, load_config
@@ -106,6 +107,15 @@ def test_what_the_machine_decides_unless_it_is_given(monkeypatch, gpu, workers):
     given = load_config(overrides=CPU | {"dataloader_num_workers": 3})
     assert given.dataloader_num_workers == 3
     assert "dataloader_num_workers" not in given.to_options()
+
+
+def test_one_process_takes_one_of_several_gpus():
+    config = load_config(overrides=CPU)
+    assert config.n_gpu == 0
+    config._n_gpu = 2  # what transformers counts
+    assert config.n_gpu == 1
+    assert config.train_batch_size == config.per_device_train_batch_size
+    assert config.parallel_mode == ParallelMode.NOT_PARALLEL
 
 
 def test_overrides_go_before_the_file(tmp_path):

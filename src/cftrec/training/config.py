@@ -312,6 +312,11 @@ class CFTConfig(TrainingArguments):
                 )
 
     @property
+    def n_gpu(self) -> int:
+        """One GPU at most: transformers would copy the step to several, which only torchrun does well."""
+        return min(super().n_gpu, 1)
+
+    @property
     def best_metric(self) -> str:
         """What `metric_for_best_model` is called in the log and in what `CFTTrainer.evaluate` returns; "" for None."""
         name = self.metric_for_best_model
