@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from small_options import ADAPTIVE, let_temperatures_move
 from stopping import StopAtStep
 
-from cftrec.artefacts import held, read_json, read_manifest
+from cftrec.artefacts import held, read_json, read_manifest, write_json
 from cftrec.errors import InputError
 from cftrec.training import callbacks, machine, train
 from cftrec.training.callbacks import last_complete_checkpoint
@@ -177,6 +177,20 @@ def test_a_seed_of_0_is_a_seed(run):
         run("cut", 5)
     with pytest.raises(InputError, match="other data_seed"):
         run("cut", data_seed=0)
+
+
+def test_another_number_of_processes_does_not_go_on(run, tmp_path):
+    expected = weights(run("whole"))
+    with pytest.raises(InterruptedError):
+        run("cut", 5)
+    mark = tmp_path / ".cut.checkpoints" / "training.json"
+    known = read_json(mark)
+    assert known.pop("ranks") == 1
+    write_json(mark, known | {"ranks": 2})
+    with pytest.raises(InputError, match=r"with other number of processes \(2, not 1\); give the same"):
+        run("cut")
+    write_json(mark, known)  # as written before, when nothing told
+    assert same(weights(run("cut")), expected)
 
 
 def test_an_option_that_is_left_out_later_is_another(run):

@@ -91,7 +91,7 @@ def train(
         raise InputError(f"{data}: no user has two training events, so there is nothing to learn from")
     source = {"path": str(data), "sha256": sha256(data / MANIFEST)} | _dataset_facts(dataset)
     options = config.to_options()
-    identity = {"dataset": source["sha256"], "config": options, "files": _files_of(config)}
+    identity = {"dataset": source["sha256"], "config": options, "files": _files_of(config), "ranks": config.world_size}
     checkpoints.mkdir(parents=True, exist_ok=True)
     first = config.process_index == 0  # of several ranks, the one that writes
     with held(checkpoints) if first else nullcontext():
@@ -203,7 +203,7 @@ def _claim(checkpoints: Path, identity: dict[str, Any]) -> None:
     """Take the hidden folder where checkpoints live until the RUN is finished, emptied if none is to go on from.
 
     Raises:
-        InputError: it holds the checkpoints of a training with other data or options.
+        InputError: it holds the checkpoints of a training with other data or options, or of other processes.
     """
     last, mark = last_complete_checkpoint(checkpoints), checkpoints / "training.json"
     if last is None or not mark.is_file():
@@ -211,13 +211,15 @@ def _claim(checkpoints: Path, identity: dict[str, Any]) -> None:
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         write_json(mark, identity)
         return
-    known = read_json(mark)
+    known = {"ranks": 1} | read_json(mark)
     if known != identity:
         then, now = known["config"], identity["config"]
         differs = sorted(key for key in then.keys() | now.keys() if then.get(key) != now.get(key))
         differs += [
             f"content of {path}" for path, own in identity["files"].items() if known.get("files", {}).get(path) != own
         ]
+        if known["ranks"] != identity["ranks"]:  # a step, and with it the order of samples, would be another
+            differs.append(f"number of processes ({known['ranks']}, not {identity['ranks']})")
         raise InputError(
             f"{checkpoints}: holds an interrupted training with other {', '.join(differs) or 'data'}; "
             "give the same to go on with it, or remove the folder to start anew"
