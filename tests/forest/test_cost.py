@@ -89,3 +89,11 @@ def test_a_budget_bounds_the_pass(tiny_model):
     assert cost.fitting_tokens(model, 2048, 1e6 * each / 2**30) == 2048
     assert cost.fitting_tokens(model, 2048, each / 2**30) == 64
     assert cost.fitting_tokens(model, 2048, None) == 2048
+
+
+def test_a_model_that_holds_nothing_for_backward_has_the_longest_passes(tiny_model):
+    """Where the head alone is trained, as by an adapter of its own."""
+    model = tiny_model("llama")
+    model.base_model.requires_grad_(False)
+    assert cost.activation_bytes(model) == 0
+    assert cost.fitting_tokens(model, 2048, 1.0) == 2048

@@ -109,7 +109,8 @@ def fitting_tokens(model: Any, most: int, budget: float | None, autocast: torch.
         autocast: the dtype of autocast, where training uses it.
     """
     free = _free_bytes(model.device) / 2 if budget is None else budget * 2**30
-    tokens = min(most, int(free / activation_bytes(model, autocast)))
+    each = activation_bytes(model, autocast)  # 0 where the head alone is trained
+    tokens = min(most, int(free / each)) if each > 0 else most
     return max(64, 2 ** int(np.log2(max(tokens, 1))))
 
 
