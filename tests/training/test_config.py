@@ -232,7 +232,7 @@ def test_an_unknown_option_is_refused_with_what_is_near(options, parts):
         ("debug", "underflow_overflow"),
         ("hub_token", "secret"),
         ("include_for_metrics", "loss"),
-        ("fp16", True),  # without a GPU
+        ("fp16", True),
         ("save_steps", 0),
         ("save_steps", "inf"),
         ("eval_steps", "inf"),
@@ -263,6 +263,11 @@ def test_a_schedule_that_follows_the_metric_knows_which_way_is_better(metric, kw
     told = {"eval_strategy": "steps", "metric_for_best_model": metric, "lr_scheduler_type": schedule}
     config = load_config(overrides=CPU | told | {"lr_scheduler_kwargs": {"patience": 1} | kwargs})
     assert config.lr_scheduler_kwargs == {"patience": 1} | ({"mode": mode} if mode else {})
+
+
+def test_fp16_is_refused_on_a_gpu_too_and_bf16_named(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert "choose bf16" in refused(fp16=True)
 
 
 def test_an_adaptive_temperature_is_no_given_one():

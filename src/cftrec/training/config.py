@@ -213,6 +213,11 @@ class CFTConfig(TrainingArguments):
 
     def _check_bounds(self) -> None:
         """Refuse values out of their bounds."""
+        if self.fp16:  # here, for transformers asks for a GPU first
+            raise InputError(
+                "option fp16=True: gradients are computed before a loss can be scaled, and small ones would be lost; "
+                "leave it out, or choose bf16"
+            )
         shape = (
             self.nano_heads >= 1 and self.nano_hidden_size >= 1 and self.nano_hidden_size % (2 * self.nano_heads) == 0
         )
@@ -286,8 +291,6 @@ class CFTConfig(TrainingArguments):
             )
         if self.dataloader_persistent_workers and not self.dataloader_num_workers:
             raise InputError("option dataloader_persistent_workers=True: there are none; give dataloader_num_workers")
-        if self.fp16 and (self.use_cpu or not torch.cuda.is_available()):
-            raise InputError("option fp16=True: needs a GPU; leave it out, or choose bf16")
         if self.accelerator_config.dispatch_batches or self.accelerator_config.split_batches:
             raise InputError("option accelerator_config: each rank makes its own batches; leave dispatch and split out")
         if self.patience is not None and not (self.load_best_model_at_end and self.eval_strategy != "no"):

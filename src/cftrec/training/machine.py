@@ -79,7 +79,7 @@ def compile_layers(model: Any, args: CFTConfig) -> None:
 def layout_of(model: Any, args: CFTConfig, forest: bool) -> Layout:
     """Return how steps are laid out: as the options say, and where they are silent as measured on the machine."""
     on_gpu = model.device.type == "cuda"
-    autocast = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None
+    autocast = torch.bfloat16 if args.bf16 else None
     tokens, call = args.pass_tokens, args.attention_call
     if tokens is None:
         tokens = fitting_tokens(model, _GPU_TOKENS if on_gpu else _CPU_TOKENS, args.memory_budget, autocast)
