@@ -144,6 +144,17 @@ def test_an_interrupted_training_waits_no_longer(run, stop):
     assert (steps_of(cut), measured(cut)) == (10, measured(whole))
 
 
+@pytest.mark.parametrize("stop", [StopAtStep(7), StopAfter(8)], ids=lambda s: repr(s.step))
+def test_the_best_model_moves_with_the_folder(run, tmp_path, stop):
+    values, options = (0.2, 0.9, 0.4, 0.3), {"max_steps": 8, "learning_rate": 0.3}
+    whole = run("whole", Played(*values), **options)
+    (tmp_path / "here").mkdir()
+    with pytest.raises(InterruptedError):
+        run("here/cut", Played(*values), [stop], **options)
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert same(weights(run("there/cut", Played(*values), **options)), weights(whole))
+
+
 def test_the_checkpoint_at_which_patience_ended_is_the_end(run):
     values = (0.2, 0.5, 0.4, 0.4, 0.9, 0.9)
     options = {"patience": 2, "max_steps": 12, "eval_steps": 2, "save_steps": 2}

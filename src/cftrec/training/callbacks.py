@@ -76,7 +76,10 @@ class KeepBest(TrainerCallback):
         self.metric, self.patience = metric, patience
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Stop before a step is taken where the checkpoint's evaluation was the last."""
+        """Find the best checkpoint where the folder is now; stop where the newest one's evaluation was the last."""
+        best = Path(args.output_dir) / f"checkpoint-{state.best_global_step}"
+        if best.is_dir():
+            state.best_model_checkpoint = str(best)
         self._stop(self._since_best(args, state), control)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
