@@ -176,6 +176,32 @@ def test_the_last_checkpoint_is_the_end(run):
     assert steps_of(cut) == 8
 
 
+class StopInEvaluation(Played):
+    """Break off while a step is measured."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def __call__(self, trainer, positions):
+        if trainer.state.global_step == self.step:
+            raise InterruptedError
+        return {"ndcg@10": np.full(len(positions), 1.0)}
+
+
+@pytest.mark.parametrize(("steps", "stop"), [(9, 3), (9, 6), (9, 9), (8, 8)])
+def test_a_kill_in_an_epochs_evaluation_leaves_none_out(run, steps, stop):
+    """With a checkpoint at every step, an epoch's last and a training's last in the middle of one among them."""
+    options = {"eval_strategy": "epoch", "save_steps": 1, "load_best_model_at_end": False, "sample": 24}
+    options |= {"max_steps": steps, "metric_for_best_model": None}
+    whole = run("whole", StopInEvaluation(0), **options)
+    with pytest.raises(InterruptedError):
+        run("cut", StopInEvaluation(stop), **options)
+    cut = run("cut", StopInEvaluation(0), **options)
+    assert list(measured(whole)) == [3, 6, steps]
+    assert measured(cut) == measured(whole)
+    assert same(weights(cut), weights(whole))
+
+
 def test_with_the_search_an_interruption_changes_nothing(run):
     whole = run("whole", max_steps=12, patience=4)
     with pytest.raises(InterruptedError):

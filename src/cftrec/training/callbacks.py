@@ -52,6 +52,27 @@ class LogLast(TrainerCallback):
             control.should_log = True
 
 
+class SaveMeasured(TrainerCallback):
+    """Saves an epoch's last step once its evaluation is done, where epochs are measured and steps are saved.
+
+    Else a kill in between would leave a checkpoint from which the training goes on with the next epoch, unmeasured.
+    """
+
+    def __init__(self) -> None:
+        self.due = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Put off what falls due."""
+        last = state.global_step >= state.max_steps or state.epoch == int(state.epoch)
+        if args.eval_strategy == "epoch" and control.should_save and last:
+            control.should_save, self.due = False, True
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Make up for it: transformers saves after it has measured."""
+        control.should_save |= self.due
+        self.due = False
+
+
 class StopWhereFinished(TrainerCallback):
     """Ends a training that goes on from the checkpoint of its last step."""
 

@@ -27,6 +27,7 @@ from cftrec.training.callbacks import (
     KeepCheckpoints,
     LogLast,
     MoveTemperature,
+    SaveMeasured,
     ScheduleEffect,
     StopWhereFinished,
 )
@@ -136,6 +137,7 @@ class CFTTrainer(Trainer):
                 MoveTemperature(self._over_ranks),
                 ScheduleEffect(args.effect_schedule),
                 LogLast(),
+                SaveMeasured(),
                 StopWhereFinished(),
                 KeepCheckpoints(),
                 *best,
