@@ -349,6 +349,20 @@ def test_strided_inputs_and_integer_denominators():
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("apart", [False, True])
+def test_narrow_weights_make_no_gradient_narrow(dtype, apart):
+    *inputs, targets, weights = example(dtype=torch.float64)
+    inputs, weights = [value.requires_grad_() for value in inputs], weights.to(dtype)
+
+    def found(kind):
+        options = {"effect_weights": (weights / 2).to(kind) if apart else None, "denominator": 3.0}
+        return gradients(cft_loss(*inputs, targets, weights.to(kind), **options).total, inputs)
+
+    for narrow, wide in zip(found(dtype), found(torch.float64), strict=True):
+        torch.testing.assert_close(narrow, wide, rtol=1e-12, atol=1e-12)
+
+
 def test_inputs_stay_as_they_were_and_backward_runs_twice():
     inputs = [x.requires_grad_(x.is_floating_point()) for x in example()[:4]]
     weights = torch.rand(6)

@@ -342,6 +342,8 @@ class _Terms(torch.autograd.Function):
         factual, counterfactual, head, bias, targets, weights, effect_weights, normaliser = ctx.saved_tensors
         softcap, chunk_size, choices, fixed, temperature, dtype = ctx.options
         rows = _rows(factual, counterfactual, softcap, dtype)
+        # A slope is one number, by which torch would leave a product in the dtype of the weights, however narrow.
+        weights, effect_weights = weights.to(normaliser.dtype), effect_weights.to(normaliser.dtype)
         scale = torch.stack([slopes[0] * weights, slopes[1] * effect_weights])[: len(rows)] / temperature
         # Fixed logits f(x_0) leave the head and the bias the share of f(x_h) alone.
         seen = rows[:1].expand_as(rows) if fixed and softcap is None else rows
