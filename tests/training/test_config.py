@@ -10,7 +10,7 @@ from transformers.training_args import ParallelMode
 
 from cftrec.errors import InputError
 from cftrec.training import CFTConfig, load_config
-from cftrec.training.config import _LOCAL, PRESETS
+from cftrec.training.config import _LOCAL, PRESETS, refuse_idle
 
 CPU = {"use_cpu": True}
 
@@ -305,6 +305,29 @@ def test_a_file_that_makes_no_config_is_refused_by_name(tmp_path, text, part):
     message = refused(file)
     assert str(file) in message
     assert part in message
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        ({"model": "smollm2", "lora_alpha": 32}, "lora_alpha=32: there are no adapters; give lora_rank"),
+        ({"lora_dropout": 0.1}, "lora_dropout"),
+        ({"lora_target": "q_proj"}, "lora_target"),
+    ],
+)
+def test_an_option_without_effect_is_refused_where_it_was_set_by_hand(tmp_path, options, part):
+    """A grid may vary it, and a RUN's options, which name all, may be given again."""
+    config = load_config(overrides=CPU | options)
+    assert_round_trip(config, tmp_path)
+    refuse_idle(config, ["model", "beta"])
+    with pytest.raises(InputError, match=part):
+        refuse_idle(config, options)
+
+
+def test_an_option_with_effect_or_at_its_default_is_not_refused():
+    lora = {"model": "smollm2", "lora_rank": 2, "lora_alpha": 32, "lora_target": "q_proj"}
+    for options in (lora, {"lora_alpha": 16}):
+        refuse_idle(load_config(overrides=CPU | options), options)
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path):

@@ -33,12 +33,13 @@ class Train:
         """Train with a progress bar."""
         from cftrec.training import load_config, train
         from cftrec.training.bar import TrainingBar
-        from cftrec.training.config import RANKED
+        from cftrec.training.config import RANKED, refuse_idle
 
         options = dict(key_value(text) for group in self.set for text in group)
         named = {"model": self.model, "sample": self.sample}
         options |= {name: str(value) for name, value in named.items() if value is not None}
         config = load_config(self.config, options, self.preset)
+        refuse_idle(config, options)
         measure = None
         if config.best_metric == RANKED:  # a search for each validation target, so only where it is asked for
             from cftrec.evaluation.validation import ranking_metrics

@@ -5,7 +5,7 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -395,6 +395,27 @@ def describe_options() -> list[tuple[str, Any, str]]:
     """Return name, default and meaning of every option that is not plainly transformers' own."""
     own = (item for item in dataclasses.fields(CFTConfig) if item.name in _OWN)
     return [(item.name, item.default, " ".join(item.metadata["help"].split())) for item in own]
+
+
+def refuse_idle(config: CFTConfig, given: Collection[str]) -> None:
+    """Refuse what was set beside its default and has no effect with the other options.
+
+    For whoever asks for one training in words: a grid may hold cells where an option idles, and a RUN's options name
+    every one.
+
+    Args:
+        config: the options.
+        given: names of those that were set by hand.
+
+    Raises:
+        InputError: one of `lora_*` without `lora_rank`.
+    """
+    for item in dataclasses.fields(config):
+        if item.name not in given or getattr(config, item.name) == item.default:
+            continue
+        if item.name.startswith("lora_") and not config.lora_rank:
+            value = getattr(config, item.name)
+            raise InputError(f"option {item.name}={value}: there are no adapters; give lora_rank, or leave it out")
 
 
 def load_config(
