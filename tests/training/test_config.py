@@ -76,6 +76,7 @@ def test_the_learning_rate_depends_on_the_model_unless_it_is_given(model, rate):
         ("lr_scheduler_type", "cosine", "cosine"),
         ("lr_scheduler_kwargs", {"num_cycles": 2}, {"num_cycles": 2}),
         ("report_to", "none", []),
+        ("lora_target", ["q_proj", "v_proj"], "q_proj,v_proj"),
         ("seed", "7", 7),
     ],
 )
@@ -187,6 +188,9 @@ def test_an_unknown_option_is_refused_with_what_is_near(options, parts):
         ("memory_budget", 0),
         ("pass_tokens", 0),
         ("dataloader_num_workers", -1),
+        ("category", ["movie"]),
+        ("item_tokens", ["ids"]),
+        ("model", {"a": 1}),
         ("nano_heads", 0),
         ("nano_heads", -4),
         ("nano_layers", 0),

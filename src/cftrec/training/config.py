@@ -345,6 +345,7 @@ class CFTConfig(TrainingArguments):
 _OWN = tuple(CFTConfig.__annotations__)
 # Asked before any parser is made: HfArgumentParser writes simpler types into the fields it has seen.
 _LISTS = frozenset(item.name for item in dataclasses.fields(CFTConfig) if "list" in str(item.type))
+_TEXTS = frozenset(item.name for item in dataclasses.fields(CFTConfig) if item.type in (str, str | None))
 _NULLABLE = frozenset(item.name for item in dataclasses.fields(CFTConfig) if "None" in str(item.type))
 _SHOWN = frozenset(
     {"seed", "num_train_epochs", "max_steps", "gradient_accumulation_steps", "bf16", "lr_scheduler_type"}
@@ -465,7 +466,15 @@ def load_config(
 
 
 def _word(name: str, value: Any) -> str:
-    """Write a value as on a command line."""
+    """Write a value as on a command line.
+
+    Raises:
+        InputError: a list or a mapping for an option that is one text.
+    """
+    if name == "lora_target" and isinstance(value, list):
+        return ",".join(map(str, value))
+    if name in _TEXTS and isinstance(value, (list, dict)):
+        raise InputError(f"option {name}={value}: must be text, in quotes where YAML takes it for something else")
     if value is False and name.endswith("_strategy"):
         return "no"  # what YAML makes of a bare `no`
     return json.dumps(value) if isinstance(value, dict) else str(value)
