@@ -77,6 +77,7 @@ def test_a_list_whose_separator_does_not_end_targets(tmp_path, plain_tokenizer):
         ("a.txt", "", "holds it 0 times"),
         ("a.txt", b"\xff\xfe\x00{history}", "UTF-8"),
         ("a.yaml", "text: [", "no valid YAML"),
+        ("a.yaml", "text: " + "[" * 9999, "no valid YAML"),
         ("a.yaml", "just words", "must hold the fields"),
         ("a.yaml", "item: '{item}'", "text is missing"),
         ("a.yaml", "text: '{history}'\nsuffix: x", "unknown field 'suffix'"),

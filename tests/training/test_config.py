@@ -258,6 +258,12 @@ def test_a_value_that_makes_no_run_is_refused_by_name(name, value):
     assert name in refused(**{name: value})
 
 
+@pytest.mark.parametrize("factor", [0, -1])
+def test_workers_that_fetch_nothing_are_refused(factor):
+    message = refused(dataloader_num_workers=2, dataloader_prefetch_factor=factor)
+    assert f"dataloader_prefetch_factor={factor}: must be at least 1" in message
+
+
 @pytest.mark.parametrize(
     ("metric", "kwargs", "mode"),
     [("eval_ndcg@10", {}, "max"), ("eval_ndcg@10", {"mode": "min"}, "min"), ("eval_loss", {}, None)],
@@ -295,6 +301,7 @@ def test_options_of_the_dataclass_are_checked_too(tmp_path):
         ("just text", "option: value"),
         ("a: b: c\n", "YAML"),
         ("beta: [1\n", "YAML"),
+        ("beta: " + "[" * 9999, "YAML"),
         (b"\xff\xfe\x00", "YAML"),
         ("!!python/object/apply:os.system ['true']", "YAML"),
         ("windw: 3\n", "window"),

@@ -151,6 +151,8 @@ def _read_yaml(text: str) -> dict[str, Any]:
     """Return the fields in a YAML template, each of the type that `Template` gives it."""
     try:
         given = yaml.safe_load(text)
+    except RecursionError:
+        raise InputError("no valid YAML (brackets within too many others)") from None
     except yaml.YAMLError as error:
         raise InputError(f"no valid YAML ({' '.join(str(error).split())})") from error
     if not isinstance(given, dict):

@@ -248,6 +248,10 @@ class CFTConfig(TrainingArguments):
             "seed": (0 <= self.seed < 2**32, "from 0 to 2**32 - 1"),
             "data_seed": (self.data_seed is None or self.data_seed >= 0, "at least 0"),
             "max_steps": (self.max_steps == -1 or self.max_steps >= 1, "at least 1, or -1 to go by num_train_epochs"),
+            "dataloader_prefetch_factor": (
+                self.dataloader_prefetch_factor is None or self.dataloader_prefetch_factor >= 1,
+                "at least 1 batch",
+            ),
             "dataloader_num_workers": (self.dataloader_num_workers >= 0, "at least 0"),
             "save_steps": (0 < self.save_steps < math.inf, "above 0 steps and finite (save_strategy=no for none)"),
             "eval_steps": (
@@ -501,6 +505,8 @@ class _NoRepeats(yaml.SafeLoader):
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
         values = yaml.load(file.read_text(encoding="utf-8"), _NoRepeats) or {}
+    except RecursionError:
+        raise InputError(f"{file}: cannot be read as YAML (brackets within too many others)") from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(f"{file}: cannot be read as YAML ({' '.join(str(error).split())})") from error
     if not isinstance(values, dict):
