@@ -42,9 +42,9 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
 
 
 def test_other_braces_stay(tmp_path, plain_tokenizer):
-    path = write(tmp_path, '{"a": {}} {item} {{category}} {0}\n{history}')
+    path = write(tmp_path, '{"a": {}} {item} {{category}} {0} {verb}\n{history}')
     prompt = build_prompt(path, plain_tokenizer, category="{history}")
-    assert plain_tokenizer.decode(list(prompt.prefix)) == '{"a": {}} {item} {{history}} {0}\n'
+    assert plain_tokenizer.decode(list(prompt.prefix)) == '{"a": {}} {item} {{history}} {0} {verb}\n'
 
 
 def test_yaml(tmp_path, plain_tokenizer):

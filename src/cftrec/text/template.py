@@ -56,9 +56,10 @@ class Template:
     def fill(self, category: str) -> tuple[str, str, str]:
         """Return the text before the history, the text after it, and the prompt with the history dropped."""
         before, after = self.text.split(HISTORY)
-        verb = _VERBS.get(category.lower(), "enjoyed")
+        # A user's text stays as it is.
+        verb = _VERBS.get(category.lower(), "enjoyed") if self in PRESETS.values() else _VERB
         before, after, without = (
-            part.replace(CATEGORY, category).replace(_VERB, verb) for part in (before, after, self.without_history)
+            part.replace(_VERB, verb).replace(CATEGORY, category) for part in (before, after, self.without_history)
         )
         return before, after, without
 
