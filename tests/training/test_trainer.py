@@ -357,6 +357,14 @@ def test_a_saved_model_is_a_folder_of_transformers(trainer_of, tmp_path):
     assert all(torch.equal(weights_of(trainer)[name], value) for name, value in loaded.named_parameters())
 
 
+def test_one_of_several_ranks_saves(trainer_of, tmp_path, monkeypatch):
+    """Else all would write the same files at the same time."""
+    trainer = trainer_of()
+    monkeypatch.setattr(CFTConfig, "process_index", 1)
+    trainer.save_model(str(tmp_path / "model"))
+    assert not (tmp_path / "model").exists()
+
+
 @pytest.mark.parametrize("rank", [0, 2])
 @pytest.mark.parametrize("name", ["activation_checkpointing", "gradient_checkpointing"])
 def test_checkpointing_is_an_option(trainer_of, name, rank):

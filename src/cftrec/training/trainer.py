@@ -307,8 +307,10 @@ class CFTTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Save the language model alone, as a folder that transformers loads, or its adapters, as one of PEFT.
 
-        And beside it the temperature, where that is part of the training's state.
+        And beside it the temperature, where that is part of the training's state. transformers calls this on all ranks.
         """
+        if not self.args.should_save:
+            return
         folder = Path(output_dir or self.args.output_dir)
         save_weights(self.model.model, folder)
         if self.args.adaptive_temperature:
