@@ -28,25 +28,29 @@ HOSTILE = [
 TITLES = [*HOSTILE, "Star Wars (1977)", "Fargo (1996)", "Alien (1979)", "Aliens (1986)", "Amélie 🎬", "عربى", "X" * 120]
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """Two RUNs of a catalogue with hostile titles."""
-    folder = tmp_path_factory.mktemp("page")
+def train_on(titles: list[str], folder: Path, *names: str) -> list[Path]:
+    """Train RUNs on a log over some titles, whose ids are their places."""
     rng = np.random.default_rng(0)
     users, length = 12, 8
     split = np.tile([0] * (length - 2) + [1, 2], users).astype(np.uint8)
     Dataset(
-        items=pl.DataFrame({"item_id": [f"i,{n}&" for n in range(len(TITLES))], "title": TITLES}),
+        items=pl.DataFrame({"item_id": [f"i,{n}&" for n in range(len(titles))], "title": titles}),
         users=pl.Series("user_id", [f"u{n}" for n in range(users)]),
         offsets=np.arange(users + 1) * length,
-        events=rng.integers(0, len(TITLES), users * length).astype(np.int32),
+        events=rng.integers(0, len(titles), users * length).astype(np.int32),
         split=split,
         timestamps=None,
         manifest={},
     ).save(folder / "dataset")
     options = {"nano_vocab_size": 300, "nano_hidden_size": 16, "nano_layers": 1, "nano_heads": 2, "max_steps": 6}
     config = CFTConfig(use_cpu=True, category="movie", learning_rate=0.02, **options)
-    return [train(folder / "dataset", folder / name, config) for name in ("one", "other")]
+    return [train(folder / "dataset", folder / name, config) for name in names]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two RUNs of a catalogue with hostile titles."""
+    return train_on(TITLES, tmp_path_factory.mktemp("page"), "one", "other")
 
 
 @contextmanager
@@ -247,6 +251,28 @@ def test_a_model_that_fails_leaves_the_other_its_lists(chromium, address):
     playwright.expect(tab.get_by_label("one", exact=True).locator("p")).to_have_text("Not answered: it is gone.")
     playwright.expect(tab.locator(".card")).to_have_count(2)
     tab.close()
+
+
+def test_a_run_that_lacks_the_picked_titles_is_not_asked(tab, runs, tmp_path):
+    """Its ids are those of the first RUN, and mean other titles from Star Wars on; its last is missing."""
+    foreign = train_on([*TITLES[:3], *TITLES[4:]], tmp_path, "foreign")
+    with served(make_app([runs[0], *foreign])) as address:
+        tab.goto(address)
+        ready(tab)
+        asked = []
+        tab.on("request", lambda one: asked.append(one.post_data_json["model"]) if "recommend" in one.url else None)
+        column = tab.get_by_label("foreign", exact=True)
+        for text, title in (("star", "Star Wars (1977)"), ("xxxx", "X" * 120)):
+            tab.get_by_label("Add a title").fill(text)
+            playwright.expect(tab.locator("#found [aria-selected=true]")).to_have_text(title)
+            tab.keyboard.press("Enter")
+            playwright.expect(column.get_by_text("another catalogue")).to_contain_text(title)
+            playwright.expect(column.locator(".card")).to_have_count(0)
+        assert asked == ["one", "one"]
+        tab.get_by_role("button", name="Remove all").click()
+        ready(tab)
+        pick(tab, "script", HOSTILE[1])
+        assert asked[2:] == ["one", "foreign"] * 2
 
 
 def test_the_address_holds_the_state(tab, address):

@@ -236,8 +236,16 @@ function changed(focused) {
 async function answer(model) {
   const now = round;
   try {
-    const { results } = await call("/v1/recommend", request(model));
+    const foreign = await strangers(model);
     if (now !== round) return;
+    if (foreign.length) return showStrangers(model, foreign);
+    const { version, results } = await call("/v1/recommend", request(model));
+    if (now !== round) return;
+    if (version !== model.version) { // loaded anew meanwhile, perhaps with other items
+      model.version = version;
+      model.titles.clear();
+      return answer(model);
+    }
     $("bearer").hidden = true;
     showAnswer(model, results[0]);
   } catch (error) {
@@ -246,6 +254,25 @@ async function answer(model) {
     model.place.replaceChildren(...heading(model), said, ...model.place.querySelectorAll(".lists"));
     complain(error, () => answer(model), said);
   }
+}
+
+// Titles are found in the first model's catalogue. In another's their ids may be missing, or mean something else.
+async function strangers(model) {
+  if (model === state.models[0]) return [];
+  const picked = state.history;
+  const fresh = picked.filter((item) => !model.titles.has(item.item_id)).map((item) => item.item_id);
+  if (fresh.length) {
+    const { items } = await call(`/v1/items?${new URLSearchParams([["model", model.name], ...fresh.map((id) => ["id", id])])}`);
+    for (const id of fresh) model.titles.set(id, null);
+    for (const item of items) model.titles.set(item.item_id, item.title);
+  }
+  return picked.filter((item) => model.titles.get(item.item_id) !== item.title);
+}
+
+function showStrangers(model, foreign) {
+  const named = foreign.slice(0, 3).map((item) => item.title).join(", ") + (foreign.length > 3 ? ", …" : "");
+  const said = element("p", { class: "quiet", role: "status", text: `This RUN has another catalogue, and these titles are not in it: ${named}` });
+  model.place.replaceChildren(...heading(model), said);
 }
 
 const heading = (model) => (state.models.length > 1 ? [element("h3", { text: model.name })] : []);
@@ -386,7 +413,7 @@ function bars(rows) {
 async function begin() {
   try {
     const { cftrec, models } = await call("/v1/model");
-    state.models = models.map((model) => ({ ...model, place: element("section", { class: "model", "aria-label": model.name }) }));
+    state.models = models.map((model) => ({ ...model, titles: new Map(), place: element("section", { class: "model", "aria-label": model.name }) }));
     $("models").replaceChildren(...state.models.map((model) => model.place));
     const priors = new Set(models.flatMap((model) => model.priors));
     $("prior").replaceChildren(...[...priors].map((name) => element("option", { value: name, text: PRIORS[name][0] })));
