@@ -12,7 +12,7 @@ import pytest
 from cftrec import Recommender
 from cftrec.artefacts import MANIFEST
 from cftrec.errors import InputError
-from cftrec.serving.runs import Runs
+from cftrec.serving.runs import Runs, Served
 
 
 def wait_for(condition, seconds=10):
@@ -82,6 +82,24 @@ def test_an_explanation_reads_nothing_of_a_folder_that_was_refused(watched, runs
     assert [token.text for token in before.explain_item(np.array([1]), 2).tokens] == [
         token.text for token in expected.tokens
     ]
+
+
+def test_files_written_over_in_place_change_no_answer(runs, tmp_path):
+    """The mean way to replace a RUN, `cp -r`: the same files with another content."""
+    for run in runs:
+        folder = tmp_path / run.name
+        shutil.copytree(run, folder)
+        served, other = Served.load(folder), Recommender.from_pretrained(run)
+        model = served.recommender.model
+        assert model.get_output_embeddings().weight is model.get_input_embeddings().weight, "tied as before"
+        for path in folder.rglob("*.*"):
+            if path.is_file():
+                with path.open("r+b") as file:
+                    file.write(b"\x7f" * path.stat().st_size)
+        expected, found = other.search([np.array([1])], 12), served.recommender.search([np.array([1])], 12)
+        np.testing.assert_array_equal(found.items, expected.items)
+        np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5)
+        assert served.recommender.catalogue.untrained.tolist() == other.catalogue.untrained.tolist()
 
 
 def test_a_missing_folder_is_waited_for(watched, runs):

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from cftrec.artefacts import MANIFEST
 from cftrec.errors import InputError
 from cftrec.recommender import Items, Recommender
 from cftrec.serving.titles import TitleIndex
+from cftrec.text.trie import Trie
 
 NOBODY = np.empty(0, dtype=np.int64)
 """The history of anyone: no items."""
@@ -53,7 +54,7 @@ class Served:
         Raises:
             InputError: not a RUN, or a broken one.
         """
-        recommender = Recommender.from_pretrained(folder)
+        recommender = _detached(Recommender.from_pretrained(folder))
         version = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:16]
         served = cls(recommender, name or recommender.run_name, version, datetime.now(UTC))
         recommender.search([np.array([0])], 1)
@@ -113,6 +114,17 @@ class Served:
     @cached_property
     def _counts_order(self) -> NDArray[np.int64]:
         return np.argsort(-self._counts, kind="stable")
+
+
+def _detached(recommender: Recommender) -> Recommender:
+    """Copy what is mapped from the RUN's files, which may be written over while it is served."""
+    for tensor in (*recommender.model.parameters(), *recommender.model.buffers()):  # each once, so tied ones stay tied
+        if tensor.device.type == "cpu":
+            tensor.data = tensor.data.clone()
+    catalogue = recommender.catalogue
+    trie = replace(catalogue.trie, **{one.name: getattr(catalogue.trie, one.name).copy() for one in fields(Trie)})
+    counts, trained = catalogue.counts.copy(), catalogue.trained.copy()
+    return replace(recommender, catalogue=replace(catalogue, trie=trie, counts=counts, trained=trained))
 
 
 class Runs:
