@@ -63,10 +63,26 @@ def test_a_broken_folder_is_not_served(watched, runs):
     put(broken, folder)
     wait_for(lambda: results == [False])
     time.sleep(0.1)
-    assert results == [False], "a broken version is tried once"
+    assert results == [False], "a broken version is tried again only when something has changed"
+    weights.write_bytes(b"nothing either")
+    wait_for(lambda: results == [False] * 2)
+    time.sleep(0.1)
+    assert results == [False] * 2
     assert served.find(None) is before
     put(runs[1], folder)
-    wait_for(lambda: results == [False, True])
+    wait_for(lambda: results == [False, False, True])
+
+
+def test_a_folder_whose_manifest_comes_first_is_served_once_it_is_whole(watched, runs):
+    folder, served, results = watched
+    before = served.find(None)
+    shutil.copy2(runs[1] / MANIFEST, folder)
+    wait_for(lambda: results == [False])
+    shutil.copytree(runs[1], folder, dirs_exist_ok=True)
+    wait_for(lambda: results and results[-1])
+    assert served.find(None).version == Served.load(runs[1]).version != before.version
+    time.sleep(0.1)
+    assert results.count(True) == 1
 
 
 def test_an_explanation_reads_nothing_of_a_folder_that_was_refused(watched, runs):

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -24,6 +25,7 @@ NOBODY = np.empty(0, dtype=np.int64)
 """The history of anyone: no items."""
 _POLL_S = 1.0
 _ROW_ITEMS = 256  # titles that grow out of one copy of the prompt: attention within them is quadratic
+_Files = dict[Path, tuple[int, int]]
 _LOG = logging.getLogger("cftrec.serving")
 
 
@@ -141,6 +143,9 @@ class Runs:
     def __init__(self, folders: Sequence[Path], reloaded: Callable[[bool], None] = lambda _: None) -> None:
         self._folders = list(folders)
         self._stamps = [_stamp(folder) for folder in folders]
+        # Of a folder whose newest version was refused: its files when it was tried, and when they were last looked at.
+        self._tried: list[_Files | None] = [None] * len(self._folders)
+        self._seen: list[_Files | None] = [None] * len(self._folders)
         self._served = [Served.load(folder) for folder in folders]
         self._reloaded = reloaded
         self._wake, self._stop = threading.Event(), False
@@ -177,21 +182,37 @@ class Runs:
             self._wake.wait(_POLL_S)
             self._wake.clear()
             for place, folder in enumerate(self._folders):
-                stamp = _stamp(folder)
-                # A folder in the middle of being replaced has no manifest: it comes last.
-                if not self._stop and stamp is not None and stamp != self._stamps[place]:
-                    self._stamps[place] = stamp
+                if not self._stop and self._changed(place, folder):
                     self._replace(place, folder)
 
+    def _changed(self, place: int, folder: Path) -> bool:
+        """Return whether to load a folder: its manifest is another, or files of one that was refused have changed.
+
+        The manifest comes last where a folder is made, but not where one is copied; then the copy must have come to
+        rest, or each look at it would end with the same error.
+        """
+        stamp = _stamp(folder)
+        if stamp is None:  # in the middle of being replaced
+            return False
+        if stamp != self._stamps[place]:
+            self._stamps[place] = stamp
+            return True
+        if self._tried[place] is None:
+            return False
+        before, self._seen[place] = self._seen[place], _files(folder)
+        return before == self._seen[place] != self._tried[place]
+
     def _replace(self, place: int, folder: Path) -> None:
-        begin = time.perf_counter()
+        begin, files = time.perf_counter(), _files(folder)
         try:
             # Whatever it is named: clients and open pages go on to ask by the name that they know.
             served = Served.load(folder, self._served[place].name)
         except Exception as error:  # whatever is wrong with the new one, the old one still answers
             _LOG.error("%s: not loaded anew, the version before goes on: %s", folder, error)
+            self._tried[place] = self._seen[place] = files
             self._reloaded(False)
             return
+        self._tried[place] = None
         self._served[place] = served
         settle()
         took = time.perf_counter() - begin
@@ -203,6 +224,16 @@ def settle() -> None:
     """Take what is loaded out of garbage collection: looking through all of it takes a quarter of a second."""
     gc.collect()
     gc.freeze()
+
+
+def _files(folder: Path) -> _Files:
+    """Return what tells whether any file of a folder has changed: its size and when it was written (ns)."""
+    found = {}
+    for path in folder.rglob("*"):
+        with suppress(OSError):  # gone meanwhile
+            facts = path.stat()
+            found[path] = facts.st_size, facts.st_mtime_ns
+    return found
 
 
 def _stamp(folder: Path) -> tuple[int, int, int] | None:
