@@ -230,6 +230,36 @@ def test_signals_while_a_run_is_loaded(number, code):
         assert started.stderr.read() == ""
 
 
+BUSY = """
+import sys, time
+from cftrec.cli import main
+from cftrec.serving import answers
+def recommend(*_):
+    print("asked", flush=True)
+    time.sleep(120)
+answers.recommend = recommend
+main(["serve", sys.argv[1], "--port", "0", "--timeout", "0.5"])
+"""
+
+
+def test_a_second_signal_does_not_wait_for_the_worker(runs):
+    with subprocess.Popen(
+        [sys.executable, "-c", BUSY, str(runs[0])], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as started:
+        try:
+            port = int(started.stdout.readline().rstrip("/\n").rsplit(":", 1)[1])
+            assert ask(http.client.HTTPConnection("127.0.0.1", port))[0] == 503, "not answered in time"
+            assert started.stdout.readline() == "asked\n"
+            started.send_signal(signal.SIGTERM)
+            with pytest.raises(subprocess.TimeoutExpired):
+                started.wait(3)
+            started.send_signal(signal.SIGTERM)
+            assert started.wait(20) == 143
+        finally:
+            started.kill()
+        assert "Traceback" not in started.stderr.read()
+
+
 def fails(capsys, *arguments: str) -> str:
     with pytest.raises(SystemExit) as stop:
         main(["serve", *arguments])

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import time
@@ -52,8 +53,9 @@ class _Server(uvicorn.Server):
                     connection.transport.abort()  # closing waits until all is read
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """End once what was accepted is answered; at the second signal at once."""
-        self.force_exit = self.should_exit
+        """End once what was accepted is answered; at the second signal at once, whatever the worker is at."""
+        if self.should_exit:
+            os._exit(128 + sig)
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -65,8 +67,7 @@ class _Server(uvicorn.Server):
         waiting = [client for door in doors for client in _accept_all(door)]
         for client in waiting:
             await asyncio.get_running_loop().connect_accepted_socket(self._protocol, client)
-        if not self.force_exit:
-            await asyncio.sleep(_FAREWELL_S)
+        await asyncio.sleep(_FAREWELL_S)
         await super().shutdown(sockets)
 
     def _protocol(self) -> asyncio.Protocol:
