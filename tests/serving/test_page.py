@@ -297,6 +297,29 @@ def test_the_address_holds_the_state(tab, address):
     assert tab.locator(".card ol").evaluate_all("lists => lists.map(list => list.children.length)") == [5, 5, 5, 5]
 
 
+@pytest.mark.parametrize("slow", ["**/v1/model", "**/v1/items?id=*"])
+def test_the_address_outlives_whatever_is_done_before_it_is_restored(tab, address, slow):
+    held = []
+    tab.route(slow, lambda route: held.append(route), times=1)  # noqa: PLW0108 (Playwright takes no built-in)
+    kept = f"{address}?h=i%2C4%26&k=5&gamma=1.5"
+    tab.goto(kept)
+    while not held:
+        tab.wait_for_timeout(20)
+    for _ in range(2):
+        tab.evaluate("for (const name of ['gamma', 'k']) document.getElementById(name).focus()")
+        tab.keyboard.press("ArrowDown")
+    tab.locator("#gamma").click(force=True)
+    tab.wait_for_timeout(300)
+    assert tab.url == kept
+    held[0].continue_()
+    ready(tab)
+    assert tab.url == kept
+    assert history(tab) == ["Fargo (1996)"]
+    tab.locator("#gamma").fill("1")
+    tab.wait_for_url("**gamma=1")
+    ready(tab)
+
+
 def test_titles_are_text(tab, address):
     tab.goto(address)
     ready(tab)

@@ -75,6 +75,7 @@ function writeAddress() {
 }
 
 async function fromAddress() {
+  $("asked").inert = true; // a change before all is restored would write over the address
   const ids = readAddress();
   let known = [];
   if (ids.length) known = (await call(`/v1/items?${new URLSearchParams(ids.map((id) => ["id", id]))}`)).items;
@@ -86,6 +87,7 @@ async function fromAddress() {
   $("gamma-value").textContent = state.gamma;
   $("prior").value = state.prior;
   if (!$("prior").value) $("prior").value = state.prior = "counts";
+  $("asked").inert = false;
   changed();
 }
 
