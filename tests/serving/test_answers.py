@@ -9,7 +9,7 @@ from cftrec import Recommender
 from cftrec.decoding import SearchResult
 from cftrec.serving import answers
 from cftrec.serving.answers import Wish
-from cftrec.serving.runs import Served
+from cftrec.serving.runs import Late, Served
 
 
 @pytest.fixture
@@ -59,6 +59,40 @@ def test_the_model_is_asked_once_about_an_item(served, monkeypatch):
         assert served.log_prior("counterfactual", chosen) == pytest.approx(expected[chosen], abs=1e-4)
     asked = [item for (_, _, rows, _), _ in calls for row in rows for item in row]
     assert sorted(asked) == [0, 1, 2, 3, 5, 9, 11]
+
+
+@pytest.mark.parametrize(("run", "prior"), [(1, "counts"), (0, "counterfactual")])
+def test_what_follows_the_searches_ends_when_nobody_waits(runs, monkeypatch, run, prior):
+    """By a clock that moves 10 s whenever the model scores titles, 2 or a user's at a time."""
+    served, now, whole = Served.load(runs[run]), 100.0, Recommender.log_probs
+
+    def log_probs(self, histories, items, softmax=None):
+        nonlocal now
+        now += 10
+        assert sum(map(len, items)) <= 5
+        return whole(self, histories, items, softmax)
+
+    def ask(last: float):
+        nonlocal now
+        now = 100.0
+        options = {"without_history": False, "prior": prior, "k": 5}
+        wishes = [wish(n, deadline=last if n == 4 else 105.0, **options) for n in range(8)]
+        return answers.recommend(served, [wishes])
+
+    for name in ("answers.AT_ONCE", "runs.AT_ONCE", "runs._ROW_ITEMS"):
+        monkeypatch.setattr(f"cftrec.serving.{name}", 2)
+    monkeypatch.setattr(answers, "perf_counter", lambda: 100.0)
+    monkeypatch.setattr("cftrec.serving.runs.time.perf_counter", lambda: now)
+    monkeypatch.setattr(Recommender, "log_probs", log_probs)
+    with pytest.raises(Late):
+        ask(115.0)
+    assert now == 120, "two parts were begun in 15 s"
+    (ranked,) = ask(1000.0)
+    monkeypatch.setattr(Recommender, "log_probs", whole)
+    expected = served.recommender.prior(prior).items
+    for place, one in enumerate(ranked):
+        (runs_of,) = served.recommender.log_probs([np.array([place])], [one.items], softmax="catalogue")
+        assert one.effect == pytest.approx([run.sum() for run in runs_of.split()] - expected[one.items], abs=1e-4)
 
 
 def test_searches_share_the_time_until_the_first_deadline(served, monkeypatch):

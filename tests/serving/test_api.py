@@ -316,6 +316,20 @@ def test_a_full_queue_and_a_slow_answer_are_said(runs, monkeypatch):
         assert post(client, "/v1/recommend", **body)["results"]
 
 
+def test_an_answer_that_nobody_waits_for_is_given_up(runs, monkeypatch):
+    from cftrec.serving import answers
+    from cftrec.serving.runs import Late
+
+    def late(*_):
+        raise Late
+
+    monkeypatch.setattr(answers, "recommend", late)
+    with TestClient(make_app(runs[:1])) as client:
+        answer = client.post("/v1/recommend", json={"histories": [["X"]]})
+        assert "in time" in problem(answer, 503)["detail"]
+        assert int(answer.headers["retry-after"]) >= 1
+
+
 def test_the_service_counts(client):
     before = client.get("/metrics").text
     post(client, "/v1/recommend", histories=[["X"]] * 3)

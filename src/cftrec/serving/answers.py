@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cftrec.decoding.explanation import Explanation
 from cftrec.decoding.guided import TOP
 from cftrec.recommender import BATCH, Items, Recommender
-from cftrec.serving.runs import NOBODY, Served
+from cftrec.serving.runs import AT_ONCE, NOBODY, Served, check_time
 
 Floats = NDArray[np.float64]
 
@@ -79,13 +79,18 @@ class _Found:
 
 
 def recommend(served: Served, requests: list[list[Wish]]) -> list[list[Ranked]]:
-    """Answer requests, whose wishes all have one depth, in time for the first deadline."""
+    """Answer requests, whose wishes all have one depth, in time for the first deadline.
+
+    Raises:
+        Late: all deadlines were over before what comes after the searches was done.
+    """
     wishes = list(chain.from_iterable(requests))
     found, free = _searches(served.recommender, wishes)
-    likely = _catalogue_log_p(served, wishes, found)
+    last = max(wish.deadline for wish in wishes)
+    likely = _catalogue_log_p(served, wishes, found, last)
     for prior in {wish.prior for wish in wishes}:  # the model is asked once for all users
         asked = [one.items for wish, one in zip(wishes, found, strict=True) if wish.prior == prior]
-        served.log_prior(prior, np.concatenate(asked))
+        served.log_prior(prior, np.concatenate(asked), last)
     ranked = iter([_ranked(served, *parts) for parts in zip(wishes, found, likely, free, strict=True)])
     return [list(islice(ranked, len(request))) for request in requests]
 
@@ -138,13 +143,18 @@ def _search(
     return found
 
 
-def _catalogue_log_p(served: Served, wishes: list[Wish], found: list[_Found]) -> list[Floats]:
+def _catalogue_log_p(served: Served, wishes: list[Wish], found: list[_Found], deadline: float) -> list[Floats]:
     """Return log p of each user's items under the catalogue softmax, under which effects are measured."""
     if served.recommender.softmax == "catalogue":
         return [one.log_p for one in found]
-    histories, items = [wish.history for wish in wishes], [one.items for one in found]
-    runs = served.recommender.log_probs(histories, items, softmax="catalogue")
-    return [np.array([run.sum() for run in user.split()]) for user in runs]
+    likely: list[Floats] = []
+    titles = np.cumsum([len(one.items) for one in found])
+    for part in np.split(np.arange(len(wishes)), np.flatnonzero(np.diff(titles // AT_ONCE)) + 1):
+        check_time(deadline)
+        histories, items = [wishes[user].history for user in part], [found[user].items for user in part]
+        runs = served.recommender.log_probs(histories, items, softmax="catalogue")
+        likely += [np.array([run.sum() for run in user.split()]) for user in runs]
+    return likely
 
 
 def _ranked(served: Served, wish: Wish, found: _Found, likely: Floats, free: _Found | None) -> Ranked:

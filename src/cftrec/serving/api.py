@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -25,7 +25,7 @@ from cftrec.serving.batching import Batcher, Busy
 from cftrec.serving.guard import Guard
 from cftrec.serving.metrics import Metrics
 from cftrec.serving.problems import UnusableRequest, answer_with_problems, documented
-from cftrec.serving.runs import Runs, Served
+from cftrec.serving.runs import Late, Runs, Served
 from cftrec.serving.schema import (
     MAX_LIST,
     MAX_SHOWN,
@@ -113,7 +113,8 @@ class Service:
             left = max(0.0, deadline - perf_counter())
             await asyncio.wait({result, gone}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if result.done():
-                return result.result()
+                with suppress(Late):
+                    return result.result()
         finally:
             result.cancel()
             gone.cancel()

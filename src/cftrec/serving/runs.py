@@ -3,6 +3,7 @@
 import gc
 import hashlib
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -24,9 +25,21 @@ from cftrec.text.trie import Trie
 NOBODY = np.empty(0, dtype=np.int64)
 """The history of anyone: no items."""
 _POLL_S = 1.0
+AT_ONCE = 1024
+"""Titles scored in one go, seconds on a slow machine; whether somebody still waits is looked at in between."""
 _ROW_ITEMS = 256  # titles that grow out of one copy of the prompt: attention within them is quadratic
 _Files = dict[Path, tuple[int, int]]
 _LOG = logging.getLogger("cftrec.serving")
+
+
+class Late(Exception):
+    """Nobody waits for the answer any more."""
+
+
+def check_time(deadline: float) -> None:
+    """Raise `Late` after a deadline, by `perf_counter` (seconds)."""
+    if time.perf_counter() > deadline:
+        raise Late
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,14 +99,22 @@ class Served:
         """Names of the priors there are; what training has erased is asked for as "counterfactual" only."""
         return ["counts", *(["trained"] if self.recommender.prior_weight else []), "counterfactual"]
 
-    def log_prior(self, name: str, items: Items) -> NDArray[np.float64]:
-        """Return the log prior of some items, float64 [n], nats: the model is asked once about each."""
+    def log_prior(self, name: str, items: Items, deadline: float = math.inf) -> NDArray[np.float64]:
+        """Return the log prior of some items, float64 [n], nats: the model is asked once about each.
+
+        Raises:
+            Late: not all was asked at the deadline, by `perf_counter` (seconds); what was asked is kept.
+        """
         if name == "counts":
             return self._counts[items]
         unknown = np.unique(items[np.isnan(self._of_nobody[items])])
-        rows = np.split(unknown, range(_ROW_ITEMS, len(unknown), _ROW_ITEMS))
-        for row, runs in zip(rows, self.recommender.log_probs([NOBODY] * len(rows), rows, "catalogue"), strict=True):
-            self._of_nobody[row] = [run.sum() for run in runs.split()]
+        for begin in range(0, len(unknown), AT_ONCE):
+            check_time(deadline)
+            asked = unknown[begin : begin + AT_ONCE]
+            part = np.split(asked, range(_ROW_ITEMS, len(asked), _ROW_ITEMS))
+            answered = self.recommender.log_probs([NOBODY] * len(part), part, "catalogue")
+            for row, runs in zip(part, answered, strict=True):
+                self._of_nobody[row] = [run.sum() for run in runs.split()]
         return self._of_nobody[items]
 
     def most_frequent(self, k: int, left_out: Items, allowed: Items | None) -> tuple[Items, NDArray[np.float64]]:
