@@ -18,9 +18,10 @@ import uvicorn
 
 from cftrec.cli import main
 from cftrec.commands import Serve
+from cftrec.errors import InputError
 from cftrec.serving import make_app
 from cftrec.serving.api import Limits
-from cftrec.serving.server import _Server
+from cftrec.serving.server import _listen, _Server
 
 BODY = json.dumps({"histories": [["Star Wars", "Fargo"]], "k": 3})
 JSON = {"Content-Type": "application/json"}
@@ -289,6 +290,10 @@ def test_bad_input(runs, tmp_path, capsys, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert "cannot listen" in fails(capsys, run, "--port", str(taken.getsockname()[1]))
     assert "cannot listen" in fails(capsys, run, "--port", "99999")
+    for host in ("é..b", "a" * 70, "a\0b"):
+        assert "cannot listen" in fails(capsys, run, "--host", host, "--port", "0")
+    with pytest.raises(InputError, match="cannot listen"):
+        _listen("\udcff", 0)  # a byte that is no UTF-8; only a real stderr escapes it
     assert "not a run folder" in fails(capsys, str(tmp_path), "--port", "0")
     assert "two RUNs" in fails(capsys, run, run, "--port", "0")
     assert "at least one" in fails(capsys)
