@@ -320,6 +320,27 @@ def test_the_address_outlives_whatever_is_done_before_it_is_restored(tab, addres
     ready(tab)
 
 
+def test_what_is_wanted_no_more_is_not_waited_for(tab, address):
+    tab.goto(address)
+    ready(tab)
+    pick(tab, "fargo", "Fargo (1996)")
+    held, ended, hold = [], [], True
+    tab.on("requestfailed", lambda request: ended.append((request.url.rsplit("/", 1)[1], request.failure)))
+    for path in ("explain", "recommend"):
+        tab.route(f"**/v1/{path}", lambda route: held.append(route) if hold else route.fallback())
+    tab.locator("button.item").first.click()
+    tab.get_by_text("Asking what the history causes").wait_for()
+    tab.locator("#gamma").fill("1")
+    while len(held) < 3:
+        tab.wait_for_timeout(20)
+    hold = False
+    tab.locator("#gamma").fill("2")
+    tab.locator(".bars").first.wait_for()
+    ready(tab)
+    assert sorted(ended) == [("explain", "net::ERR_ABORTED")] + [("recommend", "net::ERR_ABORTED")] * 2
+    assert "Not " not in tab.locator("#models").inner_text()
+
+
 def test_titles_are_text(tab, address):
     tab.goto(address)
     ready(tab)

@@ -8,7 +8,7 @@ const PRIORS = {
 };
 const plain = (number) => (number < 0 ? "−" : "") + Math.abs(number).toFixed(2);
 const format = (number) => (number < 0 ? "" : "+") + plain(number);
-let round = 0; // answers to older requests are thrown away
+let round = new AbortController(); // what older requests ask for is wanted no more
 
 function element(name, { text, ...attributes } = {}, ...children) {
   const made = document.createElement(name);
@@ -225,7 +225,8 @@ for (const id of ["prior", "k"])
 // ---- the answer
 
 function changed(focused) {
-  round += 1;
+  round.abort();
+  round = new AbortController();
   writeAddress();
   showHistory(focused);
   $("status").textContent = state.history.length ? "" : "Nothing is picked, so the lists show what is expected of anyone.";
@@ -236,13 +237,12 @@ function changed(focused) {
 }
 
 async function answer(model) {
-  const now = round;
+  const { signal } = round;
   try {
-    const foreign = await strangers(model);
-    if (now !== round) return;
+    const foreign = await strangers(model, signal);
     if (foreign.length) return showStrangers(model, foreign);
-    const { version, results } = await call("/v1/recommend", request(model));
-    if (now !== round) return;
+    const { version, results } = await call("/v1/recommend", request(model), signal);
+    if (signal.aborted) return;
     if (version !== model.version) { // loaded anew meanwhile, perhaps with other items
       model.version = version;
       model.titles.clear();
@@ -251,7 +251,7 @@ async function answer(model) {
     $("bearer").hidden = true;
     showAnswer(model, results[0]);
   } catch (error) {
-    if (now !== round) return;
+    if (signal.aborted) return;
     const said = element("p", { class: "quiet", role: "status" });
     model.place.replaceChildren(...heading(model), said, ...model.place.querySelectorAll(".lists"));
     complain(error, () => answer(model), said);
@@ -259,12 +259,12 @@ async function answer(model) {
 }
 
 // Titles are found in the first model's catalogue. In another's their ids may be missing, or mean something else.
-async function strangers(model) {
+async function strangers(model, signal) {
   if (model === state.models[0]) return [];
   const picked = state.history;
   const fresh = picked.filter((item) => !model.titles.has(item.item_id)).map((item) => item.item_id);
   if (fresh.length) {
-    const { items } = await call(`/v1/items?${new URLSearchParams([["model", model.name], ...fresh.map((id) => ["id", id])])}`);
+    const { items } = await call(`/v1/items?${new URLSearchParams([["model", model.name], ...fresh.map((id) => ["id", id])])}`, null, signal);
     for (const id of fresh) model.titles.set(id, null);
     for (const item of items) model.titles.set(item.item_id, item.title);
   }
@@ -344,13 +344,14 @@ function row(model, item, place, both) {
   const open = async () => {
     button.setAttribute("aria-expanded", "true");
     why.hidden = false;
+    const { signal } = round;
     why.replaceChildren(element("p", { class: "quiet", text: "Asking what the history causes …" }));
     try {
       const history = state.history.map((one) => one.item_id);
       const body = { history, item: item.item_id, by: "id", prior: priorOf(model), model: model.name };
-      showWhy(why, await call("/v1/explain", body));
+      showWhy(why, await call("/v1/explain", body, signal));
     } catch (error) {
-      why.replaceChildren(element("p", { text: `Not explained: ${error.message}.` }));
+      if (!signal.aborted) why.replaceChildren(element("p", { text: `Not explained: ${error.message}.` }));
     }
   };
   button.addEventListener("click", () => {
