@@ -342,6 +342,13 @@ def test_the_service_counts(client):
     assert text != before
 
 
+def test_an_explanation_is_counted_by_its_prompts_though_it_takes_less_room(runs):
+    app = make_app(runs[:1], limits=Limits(batch=4, waiting=8))
+    with TestClient(app) as client:
+        post(client, "/v1/explain", history=["X", "Alien", "Fargo", "Aliens"], item="Star Wars", shapley=20)
+        assert "cftrec_batch_size_sum 105.0" in client.get("/metrics").text  # (1 + 4 titles) x (1 + 20 orders)
+
+
 def test_head_is_answered_as_get_is(client):
     for path in ("/", "/healthz", "/readyz", "/v1/model"):
         answer = client.head(path)

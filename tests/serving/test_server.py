@@ -126,6 +126,8 @@ def test_who_hangs_up_leaves_the_queue(runs):
             wait_for(lambda: service.batcher.waiting == 0)
         finally:
             go_on.set()
+        wait_for(lambda: b'cftrec_requests_total{route="/v1/recommend",status="499"} 1.0' in service.metrics.text())
+        assert b'status="503"' not in service.metrics.text()
 
 
 def wait_for(condition) -> None:

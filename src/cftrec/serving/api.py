@@ -99,13 +99,14 @@ class Service:
         answer: Callable[[list[Any]], Sequence[Any]],
         value: Any,
         size: int,
+        counted: int | None = None,
     ) -> Any:
         """Have the worker answer; 503 where the queue is full or the time is up.
 
         Who hangs up meanwhile, and who waits no more, leaves the queue.
         """
         try:
-            result = asyncio.wrap_future(self.batcher.submit(kind, answer, value, size))
+            result = asyncio.wrap_future(self.batcher.submit(kind, answer, value, size, counted))
         except Busy as busy:
             raise HTTPException(503, str(busy), {"Retry-After": str(busy.retry_after_s)}) from None
         gone = asyncio.ensure_future(_hung_up(asker))
@@ -202,7 +203,8 @@ def _v1(service: Service) -> APIRouter:
 
         value = (history, int(item), request.prior, request.shapley)
         size = (1 + min(len(history), served.recommender.window)) * (1 + request.shapley)
-        found = await service.ask(asker, deadline, object(), answer, value, min(size, service.limits.batch))
+        room = min(size, service.limits.batch)  # more would have to wait for an empty queue
+        found = await service.ask(asker, deadline, object(), answer, value, room, size)
         return ExplainResponse(model=served.name, version=served.version, **asdict(found))
 
     @router.get("/items")

@@ -33,7 +33,8 @@ class Job:
         kind: jobs of one kind are answered together, by the `answer` that came with the first.
         answer: turns the jobs' values, all at once, into one result each.
         value: what is asked.
-        size: how much of a batch it fills.
+        size: how much of a batch and of the queue it fills.
+        counted: how large it is where batches are observed.
         result: filled in by the worker.
     """
 
@@ -41,6 +42,7 @@ class Job:
     answer: Callable[[list[Any]], Sequence[Any]]
     value: Any
     size: int
+    counted: int
     result: Future[Any] = field(default_factory=Future)
 
 
@@ -50,7 +52,7 @@ class Batcher:
     Args:
         max_batch: size of a batch; a larger job is a batch of its own.
         max_waiting: size of all jobs that wait; beyond it `submit` refuses.
-        observe: called with the size of each batch and the seconds it took.
+        observe: called with the size of each batch, as its jobs are counted, and the seconds it took.
     """
 
     def __init__(
@@ -81,14 +83,21 @@ class Batcher:
         return self._worker.is_alive()
 
     def submit(
-        self, kind: Hashable, answer: Callable[[list[Any]], Sequence[Any]], value: Any, size: int = 1
+        self,
+        kind: Hashable,
+        answer: Callable[[list[Any]], Sequence[Any]],
+        value: Any,
+        size: int = 1,
+        counted: int | None = None,
     ) -> Future[Any]:
-        """Queue a job; a result that is cancelled before the worker takes it leaves the queue.
+        """Queue a job, counted by its size unless told otherwise.
+
+        A result that is cancelled before the worker takes it leaves the queue.
 
         Raises:
             Busy: the queue is full, or closed.
         """
-        job = Job(kind, answer, value, size)
+        job = Job(kind, answer, value, size, size if counted is None else counted)
         with self._changed:
             full = self._waiting > 0 and self._waiting + size > self.max_waiting
             if self._closing or full:
@@ -130,7 +139,7 @@ class Batcher:
                 job.result.set_result(result)
             size, seconds = sum(job.size for job in batch), perf_counter() - begin
             self._pace = seconds / size if self._pace is None else self._pace + 0.2 * (seconds / size - self._pace)
-            self._observe(size, seconds)
+            self._observe(sum(job.counted for job in batch), seconds)
 
     def _take(self) -> list[Job]:
         """Wait for work and take the oldest job with others of its kind; nothing once the queue is closed and empty."""

@@ -21,6 +21,7 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+_HUNG_UP = 499  # as others count a client that does not wait for its answer
 _OPEN = ("/", "/page.css", "/page.js", "/healthz", "/readyz")  # a probe and the empty page tell nothing
 
 
@@ -48,12 +49,19 @@ class Guard:
             return
         if scope["method"] == "HEAD":  # what GET answers, of which the server sends no body
             scope = {**scope, "method": "GET"}
-        begin, status = perf_counter(), 500
+        begin, status, gone = perf_counter(), 500, False
+        bounded = _limited(receive, self.timeout_s)
+
+        async def receive_and_look() -> Message:
+            nonlocal gone
+            message = await bounded()
+            gone = gone or message["type"] == "http.disconnect"
+            return message
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status = _HUNG_UP if gone else message["status"]
                 MutableHeaders(scope=message).update(_HEADERS)
                 if self.draining():
                     MutableHeaders(scope=message)["Connection"] = "close"
@@ -62,7 +70,7 @@ class Guard:
         try:
             refusal = self._refusal(scope)
             handler = refusal if refusal is not None else self.app
-            await handler(scope, _limited(receive, self.timeout_s), send_with_headers)
+            await handler(scope, receive_and_look, send_with_headers)
         finally:
             route = scope["path"] if "endpoint" in scope else "other"  # no path has a part of a request in it
             self.metrics.request(route, status, perf_counter() - begin)

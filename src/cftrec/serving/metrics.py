@@ -12,7 +12,12 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self.requests = Counter("cftrec_requests", "Requests answered.", ["route", "status"], registry=self.registry)
+        self.requests = Counter(
+            "cftrec_requests",
+            "Requests answered; 499: the client hung up before.",
+            ["route", "status"],
+            registry=self.registry,
+        )
         self.seconds = Histogram(
             "cftrec_request_seconds", "Time to an answer.", ["route"], buckets=_SECONDS, registry=self.registry
         )
