@@ -333,12 +333,17 @@ def test_an_answer_that_nobody_waits_for_is_given_up(runs, monkeypatch):
 def test_the_service_counts(client):
     before = client.get("/metrics").text
     post(client, "/v1/recommend", histories=[["X"]] * 3)
-    client.get("/secret-looking-path")
+    for path in ("/secret-looking-path", "/v1/items%0A", "/page.js%0A"):
+        client.get(path)
     text = client.get("/metrics").text
+    paths = {*client.app.openapi()["paths"], "/openapi.json", "/", "/page.js", "/page.css"}
     assert 'cftrec_requests_total{route="/v1/recommend",status="200"}' in text
     assert "cftrec_batch_size_bucket" in text
     assert "secret" not in text
     assert 'route="other",status="404"' in text
+    routes = {line.split('"')[1] for line in text.splitlines() if line.startswith("cftrec_requests_total{")}
+    assert {"/v1/items", "/page.js", "/v1/recommend"} <= routes
+    assert all(route == "other" or route in paths for route in routes)
     assert text != before
 
 

@@ -72,7 +72,8 @@ class Guard:
             handler = refusal if refusal is not None else self.app
             await handler(scope, receive_and_look, send_with_headers)
         finally:
-            route = scope["path"] if "endpoint" in scope else "other"  # no path has a part of a request in it
+            # No route has a part of a request in it; but its pattern's end also matches before a line break.
+            route = scope["path"].removesuffix("\n") if "endpoint" in scope else "other"
             self.metrics.request(route, status, perf_counter() - begin)
 
     def _refusal(self, scope: Scope) -> ProblemResponse | None:
