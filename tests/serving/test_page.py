@@ -6,6 +6,7 @@ import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import polars as pl
@@ -318,6 +319,58 @@ def test_the_address_outlives_whatever_is_done_before_it_is_restored(tab, addres
     tab.locator("#gamma").fill("1")
     tab.wait_for_url("**gamma=1")
     ready(tab)
+
+
+def test_the_address_holds_every_open_explanation(tab, address):
+    def whys() -> list[str]:
+        return parse_qs(urlsplit(tab.url).query).get("why", [])
+
+    tab.goto(f"{address}?h=i%2C4%26&gamma=0.55")
+    ready(tab)
+    columns = [tab.get_by_label(name, exact=True).locator("button.item") for name in ("one", "other")]
+    first, second = columns[0].nth(0), columns[0].nth(1)
+    ids = [one.get_attribute("data-item") for one in (first, second)]
+    same = tab.get_by_label("other", exact=True).locator(f'button.item[data-item="{ids[0]}"]')
+    for button in (first, second, same):
+        button.click()
+    assert whys() == ids
+    first.click()
+    assert whys() == ids, "open in the other column"
+    same.click()
+    assert whys() == ids[1:]
+    assert "gamma=0.6" in tab.url, "as the slider, in its steps"
+    assert tab.locator("#gamma-value").text_content() == tab.locator("#gamma").input_value() == "0.6"
+    first.click()
+    tab.reload()
+    ready(tab)
+    playwright.expect(tab.locator("[aria-expanded=true].item")).to_have_count(4)
+    playwright.expect(tab.locator(".bars")).to_have_count(8)
+
+
+def test_arrow_keys_open_a_closed_list(tab, address):
+    tab.goto(address)
+    ready(tab)
+    tab.get_by_label("Add a title").fill("alien")
+    for key in ("ArrowDown", "ArrowUp"):
+        playwright.expect(tab.locator("#found li")).to_have_count(2)
+        tab.keyboard.press("Escape")
+        playwright.expect(tab.locator("#found")).to_be_hidden()
+        tab.keyboard.press(key)
+    playwright.expect(tab.locator("#found [aria-selected=true]")).to_have_count(1)
+
+
+def test_titles_are_written_in_their_own_direction(tab, address):
+    tab.goto(address)
+    ready(tab)
+    tab.get_by_label("Add a title").fill("عربى")
+    option = tab.locator("#found li")
+    playwright.expect(option).to_have_text(["عربى"])
+    tab.keyboard.press("Enter")
+    ready(tab)
+    tab.locator("button.item").first.click()
+    places = (tab.locator("#history span"), tab.locator(".bars th", has_text="عربى"))
+    assert [place.first.evaluate("one => getComputedStyle(one).direction") for place in places] == ["rtl"] * 2
+    assert tab.locator(".title:not([dir=auto])").count() == 0
 
 
 def test_what_is_wanted_no_more_is_not_waited_for(tab, address):

@@ -1,6 +1,6 @@
 // Titles are other people's text: they reach the page by textContent alone.
 const $ = (id) => document.getElementById(id);
-const state = { history: [], models: [], k: 10, gamma: 0, prior: "counts", why: null };
+const state = { history: [], models: [], k: 10, gamma: 0, prior: "counts", why: new Set() };
 const PRIORS = {
   counts: ["Training frequencies", "how often each title came next in training (prior counts)"],
   trained: ["The model, trained for it", "the model's own answer to no history, which its training kept (prior trained)"],
@@ -60,7 +60,7 @@ function readAddress() {
   state.k = Math.min(1000, Math.max(1, Math.trunc(Number(given.get("k"))) || 10));
   state.gamma = Math.min(2, Math.max(0, Number(given.get("gamma")) || 0));
   state.prior = given.get("prior") in PRIORS ? given.get("prior") : "counts";
-  state.why = given.get("why");
+  state.why = new Set(given.getAll("why").slice(0, 1000));
   return given.getAll("h").slice(0, 1000);
 }
 
@@ -69,7 +69,7 @@ function writeAddress() {
   if (state.k !== 10) kept.set("k", state.k);
   if (state.gamma) kept.set("gamma", state.gamma);
   if (state.prior !== "counts") kept.set("prior", state.prior);
-  if (state.why) kept.set("why", state.why);
+  for (const id of state.why) kept.append("why", id);
   const text = kept.toString();
   window.history.replaceState(null, "", text ? `?${text}` : location.pathname);
 }
@@ -84,6 +84,7 @@ async function fromAddress() {
   if (![...$("k").options].some((option) => Number(option.value) === state.k)) $("k").append(element("option", { text: state.k }));
   $("k").value = String(state.k);
   $("gamma").value = state.gamma;
+  state.gamma = Number($("gamma").value); // rounded to the slider's steps
   $("gamma-value").textContent = state.gamma;
   $("prior").value = state.prior;
   if (!$("prior").value) $("prior").value = state.prior = "counts";
@@ -101,7 +102,7 @@ function offer(items) {
   marked = items.length ? 0 : -1;
   $("found").replaceChildren(
     ...items.map((item, place) => {
-      const option = element("li", { id: `found-${place}`, role: "option", text: item.title });
+      const option = element("li", { id: `found-${place}`, role: "option", dir: "auto", text: item.title });
       option.addEventListener("pointerdown", (event) => event.preventDefault()); // the field keeps the focus
       option.addEventListener("click", () => choose(place));
       return option;
@@ -160,6 +161,7 @@ $("query").addEventListener("keydown", (event) => {
   if (event.isComposing) return; // Enter chooses characters then, not a title
   const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
   if (step && offered.length) mark((marked + step + offered.length) % offered.length);
+  else if (step) look(); // the list was closed
   else if (event.key === "Enter" && (marked >= 0 || $("query").value !== looked)) pick();
   else if (event.key === "Escape" && offered.length) offer([]);
   else return;
@@ -181,7 +183,7 @@ function showHistory(focused) {
       return element(
         "li",
         {},
-        element("span", { text: item.title }),
+        element("span", { dir: "auto", text: item.title }),
         button("↑", "Move earlier", place === 0, () => move(place, place - 1, "Move earlier")),
         button("↓", "Move later", place === last, () => move(place, place + 1, "Move later")),
         button("×", "Remove", false, () => remove(place)),
@@ -272,8 +274,9 @@ async function strangers(model, signal) {
 }
 
 function showStrangers(model, foreign) {
-  const named = foreign.slice(0, 3).map((item) => item.title).join(", ") + (foreign.length > 3 ? ", …" : "");
-  const said = element("p", { class: "quiet", role: "status", text: `This RUN has another catalogue, and these titles are not in it: ${named}` });
+  const named = foreign.slice(0, 3).flatMap((item, place) => [place ? ", " : "", element("bdi", { text: item.title })]);
+  const said = element("p", { class: "quiet", role: "status", text: "This RUN has another catalogue, and these titles are not in it: " });
+  said.append(...named, foreign.length > 3 ? ", …" : "");
   model.place.replaceChildren(...heading(model), said);
 }
 
@@ -303,7 +306,7 @@ function showAnswer(model, { items, exact, without_history: without }) {
         const line = element("div", { class: "item" });
         line.append(
           element("span", { class: "place", text: place + 1 }),
-          element("span", { class: "title", text: item.title }),
+          element("span", { class: "title", dir: "auto", text: item.title }),
           element("span", { class: "numbers", text: percent(item.log_prior), title: `log prior ${item.log_prior.toFixed(3)}` }),
         );
         return element("li", {}, line);
@@ -328,13 +331,15 @@ function rounded(factor) {
   return factor >= 10 ? Math.round(factor).toLocaleString("en") : factor.toPrecision(2);
 }
 
+const opened = () => [...document.querySelectorAll("button.item[aria-expanded=true]")].map((one) => one.dataset.item);
+
 function row(model, item, place, both) {
   const numbers = element("span", { class: "numbers" }, element("b", { text: percent(item.log_p) }), ` × ${rounded(Math.exp(item.effect))}`);
   numbers.title = `score ${item.score.toFixed(3)}, log p ${item.log_p.toFixed(3)}, effect ${format(item.effect)} nats`;
-  const button = element("button", { type: "button", class: both ? "item both" : "item", "aria-expanded": "false" });
+  const button = element("button", { type: "button", class: both ? "item both" : "item", "aria-expanded": "false", "data-item": item.item_id });
   button.append(
     element("span", { class: "place", text: place + 1 }),
-    element("span", { class: "title", text: item.title }),
+    element("span", { class: "title", dir: "auto", text: item.title }),
     numbers,
   );
   if (both) button.append(element("span", { class: "visually-hidden", text: ", also expected without a history" }));
@@ -356,13 +361,15 @@ function row(model, item, place, both) {
   };
   button.addEventListener("click", () => {
     const shown = button.getAttribute("aria-expanded") === "true";
-    state.why = shown ? null : item.item_id;
+    if (!shown) open();
+    else button.setAttribute("aria-expanded", "false");
+    why.hidden = shown;
+    // Open in another column it stays in the address.
+    if (opened().includes(item.item_id)) state.why.add(item.item_id);
+    else state.why.delete(item.item_id);
     writeAddress();
-    if (!shown) return open();
-    button.setAttribute("aria-expanded", "false");
-    why.hidden = true;
   });
-  if (state.why === item.item_id && state.history.length) open();
+  if (state.why.has(item.item_id) && state.history.length) open();
   return line;
 }
 
@@ -406,7 +413,7 @@ function bars(rows) {
       bar.style.width = `${(100 * Math.abs(value)) / span}%`;
       const scale = element("div", { class: "scale", "aria-hidden": "true" }, bar);
       scale.style.setProperty("--zero", `${zero}%`);
-      return element("tr", {}, element("th", { scope: "row", text: label }), element("td", {}, scale), element("td", { text: format(value) }));
+      return element("tr", {}, element("th", { scope: "row", dir: "auto", text: label }), element("td", {}, scale), element("td", { text: format(value) }));
     }),
   );
 }
