@@ -24,7 +24,7 @@ demo: $(READY)
 	$(BIN)/cftrec demo --out $(DEMO_OUT)
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(READY)
 	$(BIN)/ruff check src tests benchmarks
