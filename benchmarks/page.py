@@ -393,7 +393,8 @@ def serving(results: list[Result]) -> list[str]:
     ]
     rows = [
         (
-            f"{result['model']['parameters'] / 1e6:.1f} M, {result['model']['items']:,} items",
+            f"{result['model']['parameters'] / 1e6:.1f} M, {result['model']['items']:,} items, "
+            f"{result['model']['dtype']}",
             f"{result['options']['clients']} for {result['options']['seconds']:.0f} s"
             + (f", time-out {result['options']['timeout']:.0f} s" if "timeout" in result["options"] else ""),
             f"{result['served_per_s']:.3g}",

@@ -162,7 +162,11 @@ def main(args: argparse.Namespace) -> None:
     after = batch_rate(recommender, histories, args.clients, args.k, part)
     result = {
         "options": {name: value for name, value in vars(args).items() if name not in ("run", "save")},
-        "model": {"parameters": sum(p.numel() for p in recommender.model.parameters()), "items": len(titles)},
+        "model": {
+            "parameters": sum(p.numel() for p in recommender.model.parameters()),
+            "items": len(titles),
+            "dtype": str(recommender.model.dtype).removeprefix("torch."),
+        },
         "explain_over_recommend": explained,
         "batch_per_s": [before, after],
         "served_per_s": rate,
