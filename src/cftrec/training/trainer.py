@@ -303,6 +303,7 @@ class CFTTrainer(Trainer):
             super()._save_checkpoint(*rest)
         finally:
             self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()  # the mark, which comes next, speaks for what all ranks have written
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Save the language model alone, as a folder that transformers loads, or its adapters, as one of PEFT.
