@@ -410,20 +410,21 @@ class Runner:
         run, options = self.folder / f"{name}-{seed}", self.options(name) | {"seed": seed}
         kept = RESULTS / "runs" / self.name / run.name
         about = {key: self.study.get(key) for key in ("data", "evaluate")} | {"options": options}
-        dataset = Dataset.load(self.data)
-        is_there = bool(self.study.get("keep")) and is_kept(kept, dataset, about)
-        if is_there and not run.exists():
-            self.put_back(run, kept, dataset)
+        if self.study.get("keep"):
+            self.put_back(run, kept, about)
         if not run.exists():
             self.command(run.name, ["train", self.data, "--out", run, "--set", *pairs(options)])
         if not (run / "evaluation.json").exists():
             words = shlex.split(self.study.get("evaluate", ""))
             self.command(f"evaluate-{run.name}", ["evaluate", run, self.data, *words])
-        if self.study.get("keep") and not is_there:
-            keep_run(run, dataset, kept, about)
+        if self.study.get("keep"):
+            keep_run(run, Dataset.load(self.data), kept, about)
 
-    def put_back(self, run: Path, kept: Path, dataset: Dataset) -> None:
-        """Make an evaluated RUN, but for its model, of what is kept of it."""
+    def put_back(self, run: Path, kept: Path, about: dict[str, Any]) -> None:
+        """Make an evaluated RUN that is gone, but for its model, of what is kept of one made of the same."""
+        dataset = Dataset.load(self.data)
+        if run.exists() or not is_kept(kept, dataset, about):
+            return
         staging = self.folder / "put-back" / run.name
         shutil.rmtree(staging, ignore_errors=True)
         table = staging.with_name(f"{run.name}.parquet")

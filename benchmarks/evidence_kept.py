@@ -30,6 +30,8 @@ def identity(dataset: Dataset) -> str:
 
 def keep_run(run: Path, dataset: Dataset, kept: Path, about: dict[str, Any]) -> None:
     """Keep what comparing needs of a RUN's evaluation of all test targets; `about` says what it was made of."""
+    if is_kept(kept, dataset, about):
+        return
     kept.mkdir(parents=True, exist_ok=True)
     (kept / FACTS).unlink(missing_ok=True)
     number = {item: place for place, item in enumerate(dataset.items["item_id"].to_list())}
